@@ -1,0 +1,130 @@
+"""Configurations, one frozen pydantic model per job kind; options, page hints and tables are made from the field texts.
+
+Importing this module never imports torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class JobConfig(BaseModel):
+    """Base of every job's configuration: frozen, no unknown fields, JSON in and out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SamplerConfig(JobConfig):
+    """How a picture is sampled from a model; part of every protocol."""
+
+    num_inference_steps: int = Field(25, ge=1, le=1000, description="Sampler steps per picture (DDIM).")
+    guidance_scale: float = Field(3.0, ge=1.0, le=50.0, description="Classifier-free guidance; 1.0 means none.")
+    batch_size: int = Field(32, ge=1, le=1024, description="Pictures sampled together; does not change them.")
+
+
+class GenerateConfig(SamplerConfig):
+    """Prompts x seeds -> pictures with full provenance."""
+
+    model: str = Field("mini", description="Model folder or Hub id of a Stable Diffusion 1.x/2.x model; mini = the embedded one.")
+    negative_prompt: str = Field("", max_length=2000, description="What to steer away from.")
+    height_px: int | None = Field(None, ge=8, description="Picture height; default: the model's own.")
+    width_px: int | None = Field(None, ge=8, description="Picture width; default: the model's own.")
+    device: Device = Field("auto", description="Where to compute; auto takes a GPU when there is one.")
+
+
+class ScoreConfig(JobConfig):
+    """Score model: MLP ensemble on CLIP image embeddings (HFI, arXiv 2407.21032)."""
+
+    clip: str = Field("mini", description="Folder of the CLIP model whose image side embeds the pictures; mini = the embedded one.")
+    num_members: int = Field(5, ge=1, le=50, description="Ensemble members; their spread is the uncertainty.")
+    hidden_dim: int = Field(256, ge=8, description="Width of the hidden layer.")
+    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Dropout rate while training.")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW learning rate.")
+    weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
+    max_epochs: int = Field(200, ge=1, description="Upper bound on passes over the training split.")
+    patience_epochs: int = Field(20, ge=1, description="Stop after this many epochs without a better validation loss.")
+    held_out_fraction: float = Field(0.2, gt=0, lt=0.9, description="Share of images (split by prompt) kept for the reported AUROC.")
+    seed: int = Field(0, ge=0, description="Seed of splits and initial weights.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+class InvertConfig(JobConfig):
+    """Reward-weighted textual inversion: flagged images -> concept tokens."""
+
+    model: str = Field("mini", description="Model whose text encoder learns the token.")
+    placeholder: str = Field("<concept>", description="Name of the concept token; several become <concept-1>, <concept-2>, ...")
+    initializer: str = Field("", description="Word the token starts from; default: the common word of the prompts of the images, else the mean.")
+    num_concepts: int | Literal["auto"] = Field("auto", description="Tokens, one a cluster of flagged images; auto chooses by measured coverage.")
+    num_vectors: int = Field(1, ge=1, le=16, description="Embedding rows of each token.")
+    top_k: int = Field(256, ge=1, description="Images with the highest concept score that are used.")
+    num_train_steps: int = Field(150, ge=1, description="Optimizer steps (all clusters together in a batch).")
+    batch_size: int = Field(8, ge=1, description="Images per step and token.")
+    learning_rate: float = Field(5e-3, gt=0, description="AdamW learning rate of the placeholder rows.")
+    weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
+    stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
+    seed: int = Field(0, ge=0, description="Seed of noise, timesteps, clusters and image order.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+class EraseConfig(JobConfig):
+    """Self-distillation (SDD, arXiv 2307.05977): take a concept out of the weights."""
+
+    model: str = Field("mini", description="Model to change; the original is never overwritten.")
+    method: Literal["sdd"] = Field("sdd", description="Eraser.")
+    targets: Literal["tokens", "prompts", "both"] = Field("both", description="Erase the concept tokens, the flagged images' own prompts, or both.")
+    latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
+    timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
+    trainable: Literal["cross_attention", "cross_attention_kv", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")
+    num_train_steps: int = Field(300, ge=0, description="Optimizer steps.")
+    batch_size: int = Field(16, ge=1, description="Latents per step for the erased concept; the retain term uses as many.")
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate.")
+    retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
+    negative_guidance: float = Field(0.0, ge=0, description="eta: target = null - eta * (concept - null) of the original; 0 = the SDD target.")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the teacher, the average of the student that is saved.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
+    checkpoint_every_n_steps: int = Field(50, ge=1, description="Steps between checkpoints; a restart goes on from the last.")
+    sampling_guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's sampling (latents = rollout).")
+    seed: int = Field(0, ge=0, description="Seed of noise, timesteps and order.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+class SimulateConfig(JobConfig):
+    """Simulated annotators: they look through the eye at what was really drawn and err at stated rates."""
+
+    concept: str = Field("weapon", description="Group of the embedded world whose members they object to.")
+    num_annotators: int = Field(3, ge=1, le=100, description="How many simulated people.")
+    error_rate: float = Field(0.1, ge=0, lt=0.5, description="Share of answers each of them gets wrong, at random.")
+    eye_threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which the eye sees an object.")
+    seed: int = Field(0, ge=0, description="Seed of their errors.")
+
+
+class EvaluateConfig(SamplerConfig):
+    """Measure concept rate and damage on held-out prompts and seeds, same seeds for every model."""
+
+    model: str = Field("mini", description="The original model.")
+    erased: str = Field("", description="The changed model: folder or run id; empty = the newest erased model of the project.")
+    suite: str = Field("mini-weapons", description="Evaluation prompts: a named suite or a JSON file {concept: [...], others: [...]}.")
+    num_concept_images: int = Field(200, ge=1, description="Pictures of concept prompts per model.")
+    num_other_images: int = Field(200, ge=1, description="Pictures of all other prompts per model.")
+    first_seed: int = Field(1_000_000, ge=0, description="First held-out seed; training never uses seeds from here on.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the Wilson intervals.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+def config_to_json(config: JobConfig) -> str:
+    """Canonical JSON of a configuration: sorted keys, no spaces; equal configurations give equal text."""
+    import json
+
+    return json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def resolve_model_folder(model: str) -> str:
+    """Where a model name points: `mini` is the embedded folder, everything else is returned as it is."""
+    if model == "mini":
+        return str(Path(__file__).parent / "mini" / "weights")
+    return model
