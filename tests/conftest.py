@@ -1,0 +1,37 @@
+"""What holds for every test: no network, few threads, and shapes and types of the algorithms checked at every call."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch, transformers or gradio: they read these once.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    GRADIO_ANALYTICS_ENABLED="False",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    TERM="dumb",
+    NO_COLOR="1",
+    COLUMNS="120",
+)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.pop("HFI_DEBUG", None)
+os.environ.pop("HFI_STORE", None)
+
+from jaxtyping import install_import_hook
+
+ALGORITHM_MODULES = (
+    "hfi.pipelines",
+    "hfi.generate",
+    "hfi.guidance",
+    "hfi.score",
+    "hfi.inversion",
+    "hfi.erase",
+    "hfi.evaluate.detectors",
+    "hfi.evaluate.metrics",
+    "hfi.mini",
+)
+
+install_import_hook(list(ALGORITHM_MODULES), "tests.typechecker.check")
