@@ -34,4 +34,7 @@ ALGORITHM_MODULES = (
     "hfi.mini",
 )
 
-install_import_hook(list(ALGORITHM_MODULES), "tests.typechecker.check")
+# An int where a float is asked for is fine, as everywhere else in Python.
+TYPE_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+install_import_hook(list(ALGORITHM_MODULES), TYPE_CHECKER)
