@@ -8,13 +8,10 @@ Notation (Dawid and Skene 1979): items i, annotators k, classes j, l.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Rule = Literal["majority", "dawid_skene"]
-RULES: tuple[Rule, ...] = ("majority", "dawid_skene")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -83,7 +80,8 @@ def aggregate_dawid_skene(
     posterior[clamped] = known
     cell = annotators * n_classes + answers
     n_cells = n_annotators * n_classes
-    for iteration in range(1, max_iterations + 1):
+    iteration = 0
+    for iteration in range(1, max_iterations + 1):  # noqa: B007 - the count is a result
         prior, confusion = _maximise(posterior, items, cell, n_cells, n_annotators, n_classes, smoothing)
         updated = _expect(prior, confusion, items, cell, n_items, n_classes)
         updated[clamped] = known

@@ -14,6 +14,7 @@ import sqlite3
 from typing import Any
 
 from storage import sql
+from storage.errors import NotFoundError
 from storage.items import ItemSection, next_positions
 from storage.records import Assignment, Project, User, canonical_json
 from storage.validate import check_range
@@ -33,6 +34,8 @@ class _Queue:
         self.key = {"project_id": project.id, "annotator_id": annotator_id}
         self.n_rows = n + _LOOK_AHEAD
         row = connection.execute(sql.QUEUE_STATE_GET, (project.id, annotator_id)).fetchone()
+        self.n_claimed: int
+        self.last_group: str
         self.n_claimed, self.last_group, *cursors = row or (0, "", 0, 0, 0, 0)
         self.cursors: dict[int, int] = dict(zip(TIERS, cursors, strict=True))
         self.candidates: dict[int, list[tuple[int, int, str]]] = {}
@@ -87,7 +90,7 @@ class AssignSection(ItemSection):
         with self.transaction() as connection:
             self._expire_leases(connection, record.id, now_us)
             queue = _Queue(connection, record, user.id, n)
-            claimed = []
+            claimed: list[int] = []
             while len(claimed) < n:
                 picked = self._pick(connection, queue, record, user)
                 if picked is None:
@@ -164,8 +167,6 @@ class AssignSection(ItemSection):
         Raises:
             NotFoundError: there is none.
         """
-        from storage.errors import NotFoundError
-
         row = self.connection.execute(sql.ASSIGNMENT_BY_ID, (assignment_id,)).fetchone()
         if row is None:
             raise NotFoundError(f"There is no assignment {assignment_id}. Claim items to get one.")

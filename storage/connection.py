@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage import migrations as schema
+from storage import schema
 from storage.errors import (
     ConflictError,
     HFIError,
@@ -22,6 +22,7 @@ from storage.errors import (
     StoreDamagedError,
     StoreReadOnlyError,
 )
+from storage.migrations import APPLICATION_ID, migrations
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -60,6 +61,10 @@ def explain_error(error: Exception, store: str) -> HFIError:
             f"The file {store!r}/store.db is not a readable SQLite database ({text}). Restore the last backup."
         )
     return HFIError(f"The store {store!r} failed: {text}. Run `hfi doctor` on it.")
+
+
+def _is_in_transaction(connection: sqlite3.Connection) -> bool:
+    return connection.in_transaction
 
 
 class StoreBase:
@@ -128,7 +133,7 @@ class StoreBase:
         locked" when another process has written meanwhile; the busy timeout does not help there.
         """
         connection = self.connection
-        if connection.in_transaction:
+        if _is_in_transaction(connection):
             yield connection
             return
         try:
@@ -136,7 +141,7 @@ class StoreBase:
             yield connection
             connection.execute("COMMIT")
         except BaseException as error:
-            if connection.in_transaction:
+            if _is_in_transaction(connection):
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error | OSError):
                 raise explain_error(error, str(self.path)) from error
@@ -146,14 +151,14 @@ class StoreBase:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view of the store for several reads, while others go on writing."""
         connection = self.connection
-        if connection.in_transaction:
+        if _is_in_transaction(connection):
             yield connection
             return
         connection.execute("BEGIN")
         try:
             yield connection
         finally:
-            if connection.in_transaction:
+            if _is_in_transaction(connection):
                 connection.execute("COMMIT")
 
     def _migrate(self) -> None:
@@ -161,10 +166,10 @@ class StoreBase:
         name = str(self.path)
         try:
             schema.assert_known(self.database, name)
-            if schema.migrations.pending(self.database):
+            if migrations.pending(self.database):
                 with self.transaction() as connection:
-                    schema.migrations.apply(self.database)
-                connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                    migrations.apply(self.database)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         except sqlite3.Error as error:
             raise explain_error(error, name) from error
         if not _EXPECTED_GUARDS:

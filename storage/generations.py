@@ -12,13 +12,16 @@ from storage.images import ImageSection
 from storage.records import GenerationParams, GenerationRecord, canonical_json
 from storage.validate import check_range, check_text
 
+_SETTINGS = (
+    *("prompt", "negative_prompt", "seed", "scheduler", "num_inference_steps", "guidance_scale"),
+    *("width", "height", "model_id", "model_sha256", "guard", "role"),
+)
+
 
 def _generation(row: tuple[Any, ...]) -> GenerationRecord:
     generation_id, project_id, image_sha256, request_sha256 = row[:4]
     versions, extra, created_at_us = row[-3:]
-    names = ("prompt", "negative_prompt", "seed", "scheduler", "num_inference_steps", "guidance_scale")
-    names += ("width", "height", "model_id", "model_sha256", "guard", "role")
-    settings = dict(zip(names, row[4:-3], strict=True))
+    settings = dict(zip(_SETTINGS, row[4:-3], strict=True))
     params = GenerationParams(**settings, versions=json.loads(versions), extra=json.loads(extra))
     return GenerationRecord(generation_id, project_id, image_sha256, request_sha256, params, created_at_us)
 
@@ -42,9 +45,7 @@ class GenerationSection(ImageSection):
         """
         return self.add_generations(project, [(image_sha256, params)])[0]
 
-    def add_generations(
-        self, project: str, batch: Iterable[tuple[str, GenerationParams]]
-    ) -> list[GenerationRecord]:
+    def add_generations(self, project: str, batch: Iterable[tuple[str, GenerationParams]]) -> list[GenerationRecord]:
         """Record a batch of (image hash, parameters) in one transaction, all or none."""
         project_id = self.get_project(project).id
         records = []

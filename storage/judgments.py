@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -14,25 +13,15 @@ from storage import sql
 from storage.assign import AssignSection
 from storage.errors import ConflictError, InvalidInputError, LeaseError, NotFoundError
 from storage.items import next_positions
+from storage.judgment_rules import N_BROKEN_TO_ADJUDICATE, check_judgment, vote_posterior
 from storage.records import (
     OTHER_ANSWERS,
-    SUBSTANTIVE_ANSWERS,
-    Assignment,
     JudgmentInput,
     JudgmentRecord,
     User,
     canonical_json,
     sha256_text,
 )
-from storage.validate import MAX_NOTE_CHARACTERS, check_choice, check_range, check_text
-
-_UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-MAX_ELAPSED_MS = 7 * 86_400_000
-# How often two annotators must call a picture broken before a reviewer looks at it instead of more annotators.
-N_BROKEN_TO_ADJUDICATE = 2
-# Assumption behind "sure enough": a single annotator is right four times in five. Only used to decide whether one
-# more person is asked; the labels themselves come from `aggregate`.
-ASSUMED_ACCURACY = 0.8
 
 _POSITIVE = {"yes", "first"}
 _NEGATIVE = {"no", "second"}
@@ -40,66 +29,13 @@ _NEGATIVE = {"no", "second"}
 
 def judgment_from_row(row: Sequence[Any]) -> JudgmentRecord:
     """A row of the judgment queries as a record."""
-    head, (categories, score, ranks, reason, note, shown_order), tail = row[:11], row[11:17], row[17:22]
-    lists = (tuple(json.loads(categories)), score, tuple(json.loads(ranks)), reason, note)
-    return JudgmentRecord(*head, *lists, tuple(json.loads(shown_order)), *tail)
+    values = list(row[:22])
+    for place in (11, 13, 16):  # categories, ranks, shown_order
+        values[place] = tuple(json.loads(values[place]))
+    return JudgmentRecord(*values)
 
 
-def vote_posterior(n_positive: int, n_negative: int, accuracy: float = ASSUMED_ACCURACY) -> float:
-    """How sure the larger side is right if every annotator is right with probability ``accuracy``, prior 1/2."""
-    odds = (accuracy / (1 - accuracy)) ** abs(n_positive - n_negative)
-    return odds / (1 + odds)
-
-
-def check_judgment(judgment: JudgmentInput, kind: str, n_images: int, categories: Sequence[str]) -> None:
-    """Check an answer against the rules of the item's kind.
-
-    Raises:
-        InvalidInputError: names the field, the value and the rule.
-    """
-    if not _UUID.match(judgment.uuid):
-        raise InvalidInputError(f"The judgment uuid {judgment.uuid[:60]!r} is not a lower-case UUID. Make a new one.")
-    check_choice(judgment.answer, sorted(SUBSTANTIVE_ANSWERS[kind]) + sorted(OTHER_ANSWERS), f"answer to a {kind} item")
-    if judgment.categories and judgment.answer != "yes":
-        raise InvalidInputError(
-            f"Categories {list(judgment.categories)} came with answer {judgment.answer!r}; only 'yes' has categories."
-        )
-    for category in judgment.categories:
-        check_choice(category, categories, "category")
-    if (judgment.score is not None) != (judgment.answer == "scored"):
-        raise InvalidInputError(
-            f"Score {judgment.score!r} came with answer {judgment.answer!r}; give a score with 'scored' and only then."
-        )
-    if judgment.score is not None:
-        check_range(judgment.score, 1, 5, "score")
-    _check_ranks(judgment, n_images)
-    if judgment.shown_order and sorted(judgment.shown_order) != list(range(n_images)):
-        raise InvalidInputError(
-            f"The order shown {list(judgment.shown_order)} is not an order of the item's {n_images} image(s)."
-        )
-    check_text(judgment.reason, "reason", MAX_NOTE_CHARACTERS)
-    check_text(judgment.note, "note", MAX_NOTE_CHARACTERS)
-    check_range(judgment.elapsed_ms, 0, MAX_ELAPSED_MS, "elapsed time", " ms")
-    check_range(judgment.revealed_ms, 0, MAX_ELAPSED_MS, "revealed time", " ms")
-    check_range(judgment.judged_at_us, 0, 2**62, "time of judging", " us")
-
-
-def _check_ranks(judgment: JudgmentInput, n_images: int) -> None:
-    if bool(judgment.ranks) != (judgment.answer == "ranked"):
-        raise InvalidInputError(
-            f"Ranks {list(judgment.ranks)} came with answer {judgment.answer!r}; give them with 'ranked' and only then."
-        )
-    if not judgment.ranks:
-        return
-    is_whole = all(isinstance(rank, int) and 1 <= rank <= n_images for rank in judgment.ranks)
-    if not is_whole or len(judgment.ranks) != n_images:
-        raise InvalidInputError(
-            f"Ranks {list(judgment.ranks)} don't fit: give one rank from 1 (best) to {n_images} for each of the "
-            f"item's {n_images} images, equal ranks for a tie."
-        )
-
-
-class _Target:
+class Target:
     """The item (and lease) that a judgment is about, with what must be known to check and count it."""
 
     def __init__(self, connection: sqlite3.Connection, judgment: JudgmentInput, user: User) -> None:
@@ -116,6 +52,8 @@ class _Target:
         self.annotators_max, self.threshold, self.n_images = row[5:]
         if is_gold and self.purpose == "normal":
             self.purpose = "gold"
+        elif judgment.assignment_id is None and user.role in ("reviewer", "admin"):
+            self.purpose = "adjudicate"
         if self.state == "":
             self.order = canonical_json(list(range(self.n_images)))
 
@@ -137,11 +75,15 @@ class _Target:
 class JudgmentSection(AssignSection):
     """Submitting, undoing and reading judgments."""
 
-    def submit_judgments(self, judgments: Iterable[JudgmentInput]) -> list[JudgmentRecord]:
+    def submit_judgments(self, judgments: Iterable[JudgmentInput], *, is_import: bool = False) -> list[JudgmentRecord]:
         """Write a batch of judgments, all or none; once this returns they survive a crash of the machine.
 
         Sending a judgment again (same uuid, same content) is harmless and returns the row there is. A judgment
-        on a lease that has expired meanwhile is kept: the work was done.
+        on a lease that has expired meanwhile is kept: the work was done. A reviewer's judgment without a lease
+        decides the item.
+
+        Args:
+            is_import: True lets judgments made elsewhere in, which answer no lease.
 
         Raises:
             InvalidInputError: an answer breaks the rules of its kind.
@@ -157,7 +99,13 @@ class JudgmentSection(AssignSection):
             for judgment in batch:
                 if judgment.annotator not in users:
                     users[judgment.annotator] = self.get_annotator(judgment.annotator)
-                row_id = self._submit_one(connection, judgment, users[judgment.annotator], facts, digest)
+                user = users[judgment.annotator]
+                is_leased = judgment.assignment_id is not None or judgment.supersedes or user.role != "annotator"
+                if not is_leased and not is_import:
+                    raise LeaseError(
+                        f"Judgment {judgment.uuid} of {user.name!r} names no assignment. Claim items and judge those."
+                    )
+                row_id = self._submit_one(connection, judgment, user, facts, digest)
                 if row_id is not None:
                     written.append(row_id)
             if written:
@@ -183,7 +131,7 @@ class JudgmentSection(AssignSection):
             return None
         if user.is_disabled:
             raise InvalidInputError(f"The annotator {user.name!r} is disabled and can't judge. Use another annotator.")
-        target = _Target(connection, judgment, user)
+        target = Target(connection, judgment, user)
         if target.project_id not in facts:
             guideline_id = connection.execute(sql.GUIDELINE_NEWEST, (target.project_id,)).fetchone()[0]
             names = tuple(name for (name,) in connection.execute(sql.CATEGORY_NAMES, (target.project_id,)))
@@ -208,7 +156,7 @@ class JudgmentSection(AssignSection):
         judgment: JudgmentInput,
         payload_sha256: str,
         user: User,
-        target: _Target,
+        target: Target,
         guideline_id: int,
         supersedes_id: int | None,
     ) -> tuple[Any, ...]:
@@ -222,7 +170,7 @@ class JudgmentSection(AssignSection):
         return (judgment.uuid, payload_sha256, *ids, *answer, ranks, *texts, order, *times, supersedes_id)
 
     def _superseded_id(
-        self, connection: sqlite3.Connection, judgment: JudgmentInput, user: User, target: _Target
+        self, connection: sqlite3.Connection, judgment: JudgmentInput, user: User, target: Target
     ) -> int | None:
         if not judgment.supersedes:
             if target.state == "done":
@@ -251,7 +199,7 @@ class JudgmentSection(AssignSection):
             raise ConflictError(f"Judgment {uuid} has been replaced already. Replace the newest one.")
         return old
 
-    def _count_judgment(self, connection: sqlite3.Connection, judgment: JudgmentInput, target: _Target) -> None:
+    def _count_judgment(self, connection: sqlite3.Connection, judgment: JudgmentInput, target: Target) -> None:
         """Close the lease and count the answer towards its item."""
         is_substantive = judgment.answer not in OTHER_ANSWERS
         is_normal = target.purpose in ("normal", "adjudicate")
@@ -269,7 +217,9 @@ class JudgmentSection(AssignSection):
             "item_id": target.item_id,
         }
         counts = connection.execute(sql.ITEM_COUNT_JUDGMENT, change).fetchall()[0]
-        if is_substantive:
+        if is_substantive and target.purpose == "adjudicate":
+            connection.execute(sql.ITEM_SET_STATUS, ("done", target.item_id))
+        elif is_substantive:
             self._decide_status(connection, target, counts)
         elif judgment.answer == "broken" and self._is_broken(connection, target):
             connection.execute(sql.ITEM_SET_STATUS, ("adjudicate", target.item_id))
@@ -277,11 +227,11 @@ class JudgmentSection(AssignSection):
             place = next_positions(connection, target.project_id, 1)
             connection.execute(sql.ITEM_REQUEUE, (1, place, target.item_id))
 
-    def _is_broken(self, connection: sqlite3.Connection, target: _Target) -> bool:
+    def _is_broken(self, connection: sqlite3.Connection, target: Target) -> bool:
         votes = dict(connection.execute(sql.ITEM_VOTES, (target.project_id, target.item_id)).fetchall())
         return int(votes.get("broken", 0)) >= N_BROKEN_TO_ADJUDICATE
 
-    def _decide_status(self, connection: sqlite3.Connection, target: _Target, counts: Sequence[Any]) -> None:
+    def _decide_status(self, connection: sqlite3.Connection, target: Target, counts: Sequence[Any]) -> None:
         """Done, one more annotator, or a reviewer: by the count and how sure the votes make us."""
         n_judgments, n_positive, n_negative, target_judgments, status = counts
         if n_judgments < target_judgments or status == "hidden":
@@ -304,53 +254,10 @@ class JudgmentSection(AssignSection):
         row = (n_judgments, n_positive, n_negative, item_id)
         counts = connection.execute(sql.ITEM_SET_COUNTS, row).fetchall()[0]
         connection.execute(sql.ITEM_REOPEN, (next_positions(connection, project_id, 1), item_id))
-        target = _Target.__new__(_Target)
+        target = Target.__new__(Target)
         target.item_id, target.project_id = item_id, project_id
         target.annotators_max, target.threshold = connection.execute(sql.ITEM_FOR_JUDGING, (item_id,)).fetchone()[5:7]
         self._decide_status(connection, target, counts)
-
-    def undo_judgment(self, uuid: str, annotator: str, undo_uuid: str, now: float | None = None) -> Assignment | None:
-        """Take back one's own judgment; the item is leased to the annotator again.
-
-        Args:
-            uuid: of the judgment to take back.
-            undo_uuid: made by the client for this act; sending the undo again is harmless.
-
-        Returns:
-            The lease to answer again, or None if the judgment answered no lease.
-
-        Raises:
-            NotFoundError: the annotator has no such judgment.
-            ConflictError: it has been replaced already.
-        """
-        user, now_us = self.get_annotator(annotator), self.now_us(now)
-        with self.transaction() as connection:
-            payload = JudgmentInput(undo_uuid, annotator, "retracted", supersedes=uuid)
-            payload_sha256 = sha256_text(canonical_json(asdict(payload)))
-            known = connection.execute(sql.JUDGMENT_BY_UUID, (undo_uuid,)).fetchone()
-            if known is not None:
-                if known[-1] != payload_sha256:
-                    raise ConflictError(f"The judgment uuid {undo_uuid} was used for something else. Make a new one.")
-                return None if known[6] is None else self.get_assignment(known[6])
-            if not _UUID.match(undo_uuid):
-                raise InvalidInputError(f"The judgment uuid {undo_uuid[:60]!r} is not a lower-case UUID. Make a new one.")
-            old = self._own_current(connection, uuid, user)
-            target = _Target(connection, JudgmentInput(uuid, annotator, "", item_id=old["item_id"]), user)
-            target.assignment_id, target.purpose = old["assignment_id"], old["purpose"]
-            guideline_id = connection.execute(sql.GUIDELINE_NEWEST, (target.project_id,)).fetchone()[0]
-            values = self._row_values(payload, payload_sha256, user, target, guideline_id, old["id"])
-            row_id = connection.execute(sql.JUDGMENT_INSERT, values).lastrowid
-            digest = hashlib.sha256(canonical_json(values).encode("utf-8")).hexdigest()
-            details = {"first": row_id, "last": row_id, "n": 1, "sha256": digest}
-            self.add_audit("judgment.submit", annotator, details)
-            if target.assignment_id is not None:
-                lease_us = int(self._lease_seconds(target.project_id) * 1_000_000)
-                connection.execute(sql.ASSIGNMENT_REOPEN, (now_us, now_us + lease_us, target.assignment_id))
-            self._recount_item(connection, target.project_id, target.item_id)
-            return None if target.assignment_id is None else self.get_assignment(target.assignment_id)
-
-    def _lease_seconds(self, project_id: int) -> float:
-        return next(project.lease_seconds for project in self.list_projects() if project.id == project_id)
 
     def get_judgment(self, uuid: str) -> JudgmentRecord:
         """The judgment of that uuid.

@@ -1,16 +1,16 @@
 """The schema: append-only numbered migrations in raw DDL, each applied once and never edited after a release.
 
 Raw DDL only: rebuilding a guarded table through a table-transform helper would silently drop its triggers and
-generated columns, so ``assert_guards`` checks at every opening that each of them is still there.
+generated columns, so ``schema.assert_guards`` checks at every opening that each of them is still there.
 """
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sqlite_utils.migrations import Migrations
-
-from storage.errors import StoreDamagedError, StoreTooNewError
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -19,6 +19,12 @@ MIGRATION_SET = "hfi-store"
 APPLICATION_ID = 0x48464931  # "HFI1" in the file header, so that `file` and doctor can tell our stores apart
 
 migrations = Migrations(MIGRATION_SET)
+
+
+def _migration(function: Callable[[Database], None]) -> Callable[[Database], None]:
+    """Register the next migration under its function's name."""
+    migrations()(function)
+    return function
 
 
 def _forbid(table: str, *, update_of: str = "", key: str = "id") -> str:
@@ -42,8 +48,6 @@ def _forbid(table: str, *, update_of: str = "", key: str = "id") -> str:
 
 def _run_script(db: Database, script: str) -> None:
     """Run DDL statement by statement: ``executescript`` would commit the surrounding transaction."""
-    import sqlite3
-
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -54,7 +58,7 @@ def _run_script(db: Database, script: str) -> None:
         db.conn.execute(statement)
 
 
-@migrations()
+@_migration
 def m0001_meta_and_audit(db: Database) -> None:
     """Facts about the store, and the hash-chained record of who did what."""
     _run_script(
@@ -79,7 +83,7 @@ def m0001_meta_and_audit(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0002_people(db: Database) -> None:
     """Users (annotators are pseudonymous), sessions and tokens (only their hashes)."""
     _run_script(
@@ -120,7 +124,7 @@ def m0002_people(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0003_projects(db: Database) -> None:
     """Projects, their categories and guideline versions, and what each annotator agreed to or declined."""
     _run_script(
@@ -177,7 +181,7 @@ def m0003_projects(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0004_images(db: Database) -> None:
     """Content-addressed pictures, and everything needed to make a generated one again."""
     _run_script(
@@ -222,7 +226,7 @@ def m0004_images(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0005_items(db: Database) -> None:
     """What is judged, in queue order, and the items whose answer is known."""
     _run_script(
@@ -273,7 +277,7 @@ def m0005_items(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0006_assignments(db: Database) -> None:
     """Leased slots. The two unique indexes are what makes a double lease impossible, whatever the code does."""
     _run_script(
@@ -315,7 +319,7 @@ def m0006_assignments(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0007_judgments(db: Database) -> None:
     """What people said: append-only; an undo is a new row that supersedes an old one."""
     _run_script(
@@ -369,7 +373,7 @@ def m0007_judgments(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0008_snapshots(db: Database) -> None:
     """Frozen sets of judgments. Rows go in first, the hashed header last; from then on nothing can be added."""
     sealed = "".join(
@@ -415,7 +419,7 @@ def m0008_snapshots(db: Database) -> None:
     )
 
 
-@migrations()
+@_migration
 def m0009_runs(db: Database) -> None:
     """Executions of jobs and the files they made; each names the snapshot it was made from."""
     _run_script(
@@ -451,60 +455,3 @@ def m0009_runs(db: Database) -> None:
     """
         + _forbid("artifact"),
     )
-
-
-def expected_guards() -> dict[str, set[str]]:
-    """Triggers, STRICT tables and generated columns that every store of this version must have."""
-    from sqlite_utils import Database
-
-    db = Database(memory=True)
-    migrations.apply(db)
-    return guards(db)
-
-
-def guards(db: Database) -> dict[str, set[str]]:
-    """Triggers (with their text), STRICT tables, indexes and generated columns that a database has."""
-    rows = db.conn.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    tables = [name for kind, name, _ in rows if kind == "table" and not name.startswith(("_", "sqlite_"))]
-    return {
-        "trigger": {" ".join(sql.split()) for kind, _, sql in rows if kind == "trigger"},
-        "strict table": {name for kind, name, sql in rows if kind == "table" and "STRICT" in (sql or "")[-40:]},
-        "unique index": {" ".join(sql.split()) for kind, _, sql in rows if kind == "index" and "UNIQUE" in sql},
-        "generated column": {
-            f"{table}.{row[1]}"
-            for table in tables
-            for row in db.conn.execute(f'PRAGMA table_xinfo("{table}")')
-            if row[6] in (2, 3)
-        },
-    }
-
-
-def assert_known(db: Database, store: str) -> None:
-    """Refuse a store that a newer version wrote, before anything is changed.
-
-    Raises:
-        StoreTooNewError: the store has a migration that this version does not know.
-    """
-    known = {migration.name for migration in migrations._migrations}
-    unknown = sorted({applied.name for applied in migrations.applied(db)} - known)
-    if unknown:
-        raise StoreTooNewError(
-            f"The store {store!r} was written by a newer version of HFI (it has {unknown[-1]!r}; the newest this "
-            f"version knows is {max(known)!r}). Upgrade HFI, or open a backup made by this version."
-        )
-
-
-def assert_guards(db: Database, store: str, expected: dict[str, set[str]] | None = None) -> None:
-    """Check that no trigger, STRICT flag, unique index or generated column has gone missing.
-
-    Raises:
-        StoreDamagedError: one is missing; its message names it.
-    """
-    found = guards(db)
-    for kind, wanted in (expected or expected_guards()).items():
-        missing = sorted(wanted - found[kind])
-        if missing:
-            raise StoreDamagedError(
-                f"The store {store!r} has lost a {kind}: {missing[0][:80]!r}. Another program changed its schema; "
-                "restore the last backup, or run `hfi doctor` for the full list."
-            )

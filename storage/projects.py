@@ -89,9 +89,8 @@ class ProjectSection(PeopleSection):
         project_id = row[0]
         guideline = self.connection.execute(sql.GUIDELINE_NEWEST, (project_id,)).fetchone()
         categories = tuple(name for (name,) in self.connection.execute(sql.CATEGORY_NAMES, (project_id,)))
-        head, settings, (is_sensitive, is_demo, created_at_us) = row[:3], row[3:9], row[9:]
-        flags = (bool(is_sensitive), bool(is_demo))
-        return Project(*head, categories, *guideline, *settings, *flags, created_at_us)
+        values = [*row[:3], categories, *guideline, *row[3:9], bool(row[9]), bool(row[10]), row[11]]
+        return Project(*values)
 
     def add_category(self, project: str, category: str) -> Project:
         """Add a category after the ones the project has; adding it again changes nothing."""

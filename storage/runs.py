@@ -12,8 +12,8 @@ from typing import Any
 from storage import sql
 from storage.errors import InvalidInputError, NotFoundError
 from storage.files import folder_in_place, path_sha256
-from storage.judgments import JudgmentSection
 from storage.records import Artifact, Run, canonical_json, config_hash
+from storage.undo import UndoSection
 from storage.validate import check_choice, check_name
 
 _FINAL_STATUSES = ("done", "failed", "cancelled")
@@ -26,11 +26,11 @@ def _run(row: tuple[Any, ...]) -> Run:
 
 
 def _artifact(row: tuple[Any, ...]) -> Artifact:
-    *head, details, created_at_us = row
-    return Artifact(*head, json.loads(details), created_at_us)
+    artifact_id, run_id, name, kind, path, sha256, size_bytes, details, created_at_us = row
+    return Artifact(artifact_id, run_id, name, kind, path, sha256, size_bytes, json.loads(details), created_at_us)
 
 
-class RunSection(JudgmentSection):
+class RunSection(UndoSection):
     """Runs and artifacts."""
 
     def start_run(
@@ -52,7 +52,10 @@ class RunSection(JudgmentSection):
             NotFoundError: no such snapshot.
         """
         run_id, settings = uuid.uuid4().hex[:12], dict(config)
-        if snapshot_hash and len(self.connection.execute(sql.SNAPSHOT_BY_PREFIX, {"prefix": snapshot_hash}).fetchall()) != 1:
+        if (
+            snapshot_hash
+            and len(self.connection.execute(sql.SNAPSHOT_BY_PREFIX, {"prefix": snapshot_hash}).fetchall()) != 1
+        ):
             raise NotFoundError(f"There is no snapshot {snapshot_hash!r}. Create one before the run.")
         with self.transaction() as connection:
             texts = (canonical_json(settings), config_hash(settings), snapshot_hash or None)

@@ -8,195 +8,157 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from storage import sql
-from storage.aggregate import RULES, aggregate_dawid_skene, aggregate_majority
 from storage.errors import ConflictError, InvalidInputError, NotFoundError
 from storage.judgments import judgment_from_row
-from storage.records import Snapshot, SnapshotImage, SnapshotLabel, canonical_json
+from storage.records import JudgmentRecord, Snapshot, SnapshotImage, SnapshotLabel, canonical_json
 from storage.validate import check_choice
 
 if TYPE_CHECKING:
+    import sqlite3
+
+    from storage.labels import Label, Votes
+    from storage.records import Project
     from storage.store import Store
-
-LABEL_DECIMALS = 6  # posteriors are rounded, so that the order of floating-point sums can't change a hash
-_CLASS_NAMES = {"flag": ("no", "yes"), "pair": ("second", "first")}
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRow:
-    """One judgment as a snapshot takes it in."""
-
-    judgment_id: int
-    uuid: str
-    item_id: int
-    item_key: str
-    annotator_id: int
-    annotator: str
-    is_simulated: bool
-    guideline_version: int
-    purpose: str
-    answer: str
-    categories: tuple[str, ...]
-    score: int | None
-    ranks: tuple[int, ...]
-    reason: str
-    shown_order: tuple[int, ...]
-    elapsed_ms: int
-    revealed_ms: int
-    judged_at_us: int
-    is_gold: bool
-
-    @property
-    def canonical(self) -> str:
-        """The judgment's line in the snapshot's hash."""
-        who = [self.uuid, self.item_key, self.annotator, self.is_simulated, self.guideline_version, self.purpose]
-        what = [self.answer, self.categories, self.score, self.ranks, self.reason, self.shown_order]
-        return canonical_json([*who, *what, self.elapsed_ms, self.revealed_ms, self.judged_at_us])
 
 
 def create_snapshot(
-    store: Store, project: str, rule: str = "dawid_skene", *, parent_hash: str = "", actor: str = "system"
+    store: Store, project: str, rule: str = "", *, parent_hash: str = "", actor: str = "system"
 ) -> Snapshot:
     """Freeze the judgments that stand now, with one label an item; the same judgments give the same snapshot.
 
     Args:
-        rule: how answers become labels: majority or dawid_skene.
+        rule: how answers become labels, one of ``labels.RULES_OF_KIND``; "" = the kind's default
+            (dawid_skene for flag and pair, mean for score, plackett_luce for ranking).
         parent_hash: the snapshot this one replaces, "" = none.
 
     Raises:
-        InvalidInputError: the project has no judgments yet.
+        InvalidInputError: the project has no judgments yet, or the rule is not for its kind.
     """
-    check_choice(rule, RULES, "aggregation rule")
+    from storage.labels import RULES_OF_KIND, make_labels, measure_agreement
+
     record = store.get_project(project)
+    rule = check_choice(rule or RULES_OF_KIND[record.kind][0], RULES_OF_KIND[record.kind], "aggregation rule")
     with store.transaction() as connection:
-        rows = [_source_row(row) for row in connection.execute(sql.SNAPSHOT_SOURCE, (record.id,))]
-        if not rows:
-            raise InvalidInputError(f"Project {record.name!r} has no judgments to take a snapshot of. Judge some first.")
-        gold = {item_id: answer for item_id, answer, _ in connection.execute(sql.GOLD_ALL, (record.id,))}
-        labels = _labels(record.kind, rows, rule, gold)
-        header = {
-            "project": record.name,
-            "kind": record.kind,
-            "rule": rule,
-            "parent_hash": parent_hash,
-            "guideline_versions": sorted({row.guideline_version for row in rows}),
-            "n_judgments": len(rows),
-            "n_items": len(labels),
-            "n_annotators": len({row.annotator_id for row in rows}),
-            "n_simulated": len({row.annotator_id for row in rows if row.is_simulated}),
-            "agreement": {},
-        }
-        snapshot_hash = _hash(header, rows, labels)
-        if connection.execute(sql.SNAPSHOT_BY_PREFIX, {"prefix": snapshot_hash}).fetchone() is None:
-            snapshot_id = connection.execute(sql.SNAPSHOT_NEXT_ID).fetchone()[0]
-            pairs = ((snapshot_id, judgment_id) for judgment_id in sorted(row.judgment_id for row in rows))
-            connection.executemany(sql.SNAPSHOT_JUDGMENT_INSERT, pairs)
-            connection.executemany(sql.SNAPSHOT_LABEL_INSERT, ((snapshot_id, *label[1:]) for label in labels))
-            values = (snapshot_id, snapshot_hash, record.id, parent_hash, rule, canonical_json(header), store.now_us())
-            connection.execute(sql.SNAPSHOT_INSERT, values)
+        source = _Source(connection, record)
+        if not source.judgment_ids:
+            raise InvalidInputError(
+                f"Project {record.name!r} has no judgments to take a snapshot of. Judge some first."
+            )
+        images = _item_images(connection, record.id) if record.kind in ("pair", "ranking") else {}
+        labels = make_labels(source.votes, rule, images, source.known)
+        header = source.header(rule, parent_hash, len(labels))
+        snapshot_hash = _hash(header, source.digest, labels)
+        if connection.execute(sql.SNAPSHOT_EXISTS, (snapshot_hash,)).fetchone() is None:
+            header["agreement"] = measure_agreement(source.votes, record.categories)
+            _insert(connection, store.now_us(), record.id, snapshot_hash, header, source.judgment_ids, labels)
             store.add_audit("snapshot.create", snapshot_hash, {"project": record.name}, actor)
     return load_snapshot(store, snapshot_hash)
 
 
-def _source_row(row: tuple[Any, ...]) -> SourceRow:
-    values = list(row)
-    for index in (10, 12, 14):
-        values[index] = tuple(json.loads(values[index]))
-    values[6], values[18] = bool(values[6]), bool(values[18])
-    return SourceRow(*values)
+class _Source:
+    """The judgments a snapshot takes in, read once from the store and kept as hash, numbers and votes."""
+
+    def __init__(self, connection: sqlite3.Connection, project: Project) -> None:
+        from storage.labels import Votes
+
+        self.project = project
+        self.votes: Votes = Votes(project.kind)
+        self.judgment_ids: array[int] = array("q")
+        self.known = {item_id: answer for item_id, answer, _ in connection.execute(sql.GOLD_ALL, (project.id,))}
+        self.guideline_versions: set[int] = set()
+        self.annotators: dict[str, bool] = {}
+        hasher = hashlib.sha256()
+        for row in connection.execute(sql.SNAPSHOT_SOURCE, (project.id,)):
+            self._take(row, hasher)
+        self.digest = hasher.hexdigest()
+
+    def _take(self, row: tuple[Any, ...], hasher: Any) -> None:
+        judgment_id, item_id, _, item_key, annotator, is_simulated, version, purpose, answer, *content = row
+        hasher.update(f"{canonical_json(row[2:])}\n".encode())
+        self.judgment_ids.append(judgment_id)
+        self.guideline_versions.add(version)
+        self.annotators[annotator] = bool(is_simulated)
+        if purpose == "repeat":
+            return  # asks about the annotator, not about the item
+        if purpose == "adjudicate":
+            self.known[item_id] = answer
+        categories, score, ranks = content[:3]
+        marked = json.loads(categories) if categories != "[]" else ()
+        order = tuple(json.loads(ranks)) if ranks != "[]" else ()
+        self.votes.add(item_id, item_key, annotator, answer, marked, score, order)
+
+    def header(self, rule: str, parent_hash: str, n_items: int) -> dict[str, Any]:
+        return {
+            "project": self.project.name,
+            "kind": self.project.kind,
+            "rule": rule,
+            "parent_hash": parent_hash,
+            "guideline_versions": sorted(self.guideline_versions),
+            "n_judgments": len(self.judgment_ids),
+            "n_items": n_items,
+            "n_annotators": len(self.annotators),
+            "n_simulated": sum(self.annotators.values()),
+        }
 
 
-def _hash(header: dict[str, Any], rows: list[SourceRow], labels: list[tuple[Any, ...]]) -> str:
-    digest = hashlib.sha256(canonical_json(header).encode("utf-8"))
-    for row in rows:
-        digest.update(row.canonical.encode("utf-8") + b"\n")
-    for key, _, *label in labels:
-        digest.update(canonical_json([key, *label]).encode("utf-8") + b"\n")
-    return digest.hexdigest()
+def _hash(header: dict[str, Any], judgments_digest: str, labels: list[Label]) -> str:
+    hasher = hashlib.sha256(canonical_json([header, judgments_digest]).encode("utf-8"))
+    for label in labels:
+        content = [label.item_key, label.n_judgments, label.p_positive, label.answer, label.categories, label.utilities]
+        hasher.update(canonical_json(content).encode("utf-8") + b"\n")
+    return hasher.hexdigest()
 
 
-def _labels(kind: str, rows: list[SourceRow], rule: str, gold: dict[int, str]) -> list[tuple[Any, ...]]:
-    """(item key, item, n_judgments, p_positive, answer, categories, utilities) an item, by item key."""
-    by_item: dict[int, list[SourceRow]] = defaultdict(list)
-    for row in rows:
-        if row.purpose in ("normal", "adjudicate") and row.answer in _usable_answers(kind):
-            by_item[row.item_id].append(row)
-    posteriors = _posteriors(kind, rows, rule, gold) if kind in _CLASS_NAMES else {}
-    labels = []
-    for item_id, answers in by_item.items():
-        p_positive, answer = _label(kind, answers, posteriors.get(item_id))
-        shares = Counter(category for row in answers for category in row.categories)
-        categories = sorted(name for name, count in shares.items() if 2 * count >= sum(r.answer == "yes" for r in answers))
-        head = (answers[0].item_key, item_id, len(answers), p_positive, answer)
-        labels.append((*head, canonical_json(categories), canonical_json(_utilities(kind, answers, p_positive))))
-    return sorted(labels)
+def _insert(
+    connection: sqlite3.Connection,
+    now_us: int,
+    project_id: int,
+    snapshot_hash: str,
+    header: dict[str, Any],
+    judgment_ids: array[int],
+    labels: list[Label],
+) -> None:
+    """Write the rows, then the header that seals them."""
+    snapshot_id = connection.execute(sql.SNAPSHOT_NEXT_ID).fetchone()[0]
+    pairs = ((snapshot_id, judgment_id) for judgment_id in sorted(judgment_ids))
+    connection.executemany(sql.SNAPSHOT_JUDGMENT_INSERT, pairs)
+    rows = (
+        (
+            snapshot_id,
+            label.item_id,
+            label.n_judgments,
+            label.p_positive,
+            label.answer,
+            canonical_json(label.categories),
+            canonical_json(label.utilities),
+        )
+        for label in labels
+    )
+    connection.executemany(sql.SNAPSHOT_LABEL_INSERT, rows)
+    text = canonical_json(header)
+    values = (snapshot_id, snapshot_hash, project_id, header["parent_hash"], header["rule"], text, now_us)
+    connection.execute(sql.SNAPSHOT_INSERT, values)
 
 
-def _usable_answers(kind: str) -> tuple[str, ...]:
-    return {
-        "flag": ("yes", "no"),
-        "pair": ("first", "second", "tie", "both_fine", "both_bad"),
-        "score": ("scored",),
-        "ranking": ("ranked",),
-    }[kind]
+def _item_images(connection: sqlite3.Connection, project_id: int) -> dict[int, tuple[str, ...]]:
+    images: dict[int, list[str]] = defaultdict(list)
+    for item_id, sha256 in connection.execute(sql.ITEM_IMAGES_ALL, (project_id,)):
+        images[item_id].append(sha256)
+    return {item_id: tuple(hashes) for item_id, hashes in images.items()}
 
 
-def _posteriors(kind: str, rows: list[SourceRow], rule: str, gold: dict[int, str]) -> dict[int, float]:
-    """Probability of the positive class of each item, from two-class answers (ties left out)."""
-    classes = {name: index for index, name in enumerate(_CLASS_NAMES[kind])}
-    votes = [row for row in rows if row.answer in classes and row.purpose != "repeat"]
-    votes.sort(key=lambda row: (row.item_key, row.uuid))
-    item_ids = list(dict.fromkeys(row.item_id for row in votes))
-    people = sorted({row.annotator for row in votes})
-    if not votes:
-        return {}
-    import numpy as np
-
-    item_index = {item_id: index for index, item_id in enumerate(item_ids)}
-    person_index = {name: index for index, name in enumerate(people)}
-    items = np.array([item_index[row.item_id] for row in votes], dtype=np.int64)
-    answers = np.array([classes[row.answer] for row in votes], dtype=np.int64)
-    if rule == "majority":
-        result = aggregate_majority(items, answers, len(item_ids), 2)
-    else:
-        annotators = np.array([person_index[row.annotator] for row in votes], dtype=np.int64)
-        known = {item_index[item]: classes[answer] for item, answer in gold.items() if item in item_index}
-        sizes = (len(item_ids), len(people), 2)
-        result = aggregate_dawid_skene(items, annotators, answers, *sizes, gold=known)
-    return {item_id: float(result.posterior[index, 1]) for item_id, index in item_index.items()}
-
-
-def _label(kind: str, answers: list[SourceRow], posterior: float | None) -> tuple[float | None, str]:
-    if kind == "score":
-        mean = sum(row.score or 0 for row in answers) / len(answers)
-        return round((mean - 1) / 4, LABEL_DECIMALS), "scored"
-    if kind == "ranking":
-        return None, "ranked"
-    p_positive = 0.5 if posterior is None else round(posterior, LABEL_DECIMALS)
-    negative, positive = _CLASS_NAMES[kind]
-    if kind == "pair" and p_positive == 0.5:
-        return p_positive, "tie"
-    return p_positive, positive if p_positive > 0.5 else negative
-
-
-def _utilities(kind: str, answers: list[SourceRow], p_positive: float | None) -> list[float]:
-    if kind == "pair" and p_positive is not None:
-        return [p_positive, round(1 - p_positive, LABEL_DECIMALS)]
-    if kind == "ranking":
-        n = len(answers[0].ranks)
-        return [round(-sum(row.ranks[i] for row in answers) / len(answers), LABEL_DECIMALS) for i in range(n)]
-    return []
-
-
-def load_snapshot(store: Store, hash_or_prefix: str) -> Snapshot:
-    """A snapshot with all its judgments, labels and images.
+def load_snapshot(store: Store, hash_or_prefix: str, *, with_judgments: bool = True) -> Snapshot:
+    """A snapshot with all its judgments, labels and images; images quarantined since are left out.
 
     Args:
         hash_or_prefix: the hash, or its first characters (at least 6) if no other snapshot begins so.
+        with_judgments: False leaves ``judgments`` empty, for snapshots too large to hold.
 
     Raises:
         NotFoundError: there is none.
@@ -207,7 +169,8 @@ def load_snapshot(store: Store, hash_or_prefix: str) -> Snapshot:
     )
     header = json.loads(header_text)
     with store.reading() as connection:
-        judgments = tuple(judgment_from_row(row) for row in connection.execute(sql.SNAPSHOT_JUDGMENTS, (snapshot_id,)))
+        rows = connection.execute(sql.SNAPSHOT_JUDGMENTS, (snapshot_id,)) if with_judgments else ()
+        judgments = tuple(judgment_from_row(row) for row in rows)
         image_rows = connection.execute(sql.SNAPSHOT_IMAGES, (snapshot_id,)).fetchall()
         label_rows = connection.execute(sql.SNAPSHOT_LABELS, (snapshot_id,)).fetchall()
         project_id = store.get_project(project).id
@@ -275,3 +238,40 @@ def list_snapshots(store: Store, project: str | None = None) -> list[dict[str, A
     """Hash, header and time of every snapshot, oldest first, or of one project's."""
     rows = store.connection.execute(sql.SNAPSHOT_ALL, {"project": project})
     return [{"hash": row[1], **json.loads(row[6]), "created_at_us": row[7]} for row in rows]
+
+
+def iterate_judgments(store: Store, hash_or_prefix: str) -> Iterator[JudgmentRecord]:
+    """A snapshot's judgments one by one, oldest first, without holding them all."""
+    snapshot_id = find_snapshot(store, hash_or_prefix)[0]
+    for row in store.connection.execute(sql.SNAPSHOT_JUDGMENTS, (snapshot_id,)):
+        yield judgment_from_row(row)
+
+
+def diff_snapshots(store: Store, old_hash: str, new_hash: str) -> dict[str, Any]:
+    """What changed between two snapshots of one project: judgments added and gone, labels changed.
+
+    Raises:
+        InvalidInputError: they are of different projects.
+    """
+    old, new = (load_snapshot(store, name) for name in (old_hash, new_hash))
+    if old.project != new.project:
+        raise InvalidInputError(
+            f"Snapshots {old.hash[:12]} and {new.hash[:12]} are of different projects ({old.project!r}, "
+            f"{new.project!r}). Compare snapshots of one project."
+        )
+    old_uuids, new_uuids = ({judgment.uuid for judgment in side.judgments} for side in (old, new))
+    old_labels, new_labels = ({label.item_id: label for label in side.labels} for side in (old, new))
+    changed = [
+        {"item": item_id, "old": old_labels[item_id].answer, "new": label.answer, "p_positive": label.p_positive}
+        for item_id, label in new_labels.items()
+        if item_id in old_labels and old_labels[item_id].answer != label.answer
+    ]
+    return {
+        "old": old.hash,
+        "new": new.hash,
+        "judgments_added": len(new_uuids - old_uuids),
+        "judgments_gone": len(old_uuids - new_uuids),
+        "items_added": len(new_labels.keys() - old_labels.keys()),
+        "items_gone": len(old_labels.keys() - new_labels.keys()),
+        "labels_changed": changed,
+    }

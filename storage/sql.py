@@ -39,6 +39,7 @@ PROJECT_INSERT = """
 INSERT INTO project (name, kind, annotators_per_item, annotators_max, posterior_threshold, gold_fraction,
   repeat_fraction, lease_seconds, is_sensitive, is_demo, created_at_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+PROJECT_LEASE_SECONDS = "SELECT lease_seconds FROM project WHERE id = ?"
 GUIDELINE_INSERT = "INSERT INTO guideline (project_id, version, text, created_at_us) VALUES (?, ?, ?, ?)"
 GUIDELINE_NEWEST = "SELECT id, version, text FROM guideline WHERE project_id = ? ORDER BY version DESC LIMIT 1"
 GUIDELINE_ALL = "SELECT version, text FROM guideline WHERE project_id = ? ORDER BY version"
@@ -228,7 +229,9 @@ JUDGMENT_LATEST = f"""{_JUDGMENT_COLUMNS} FROM current_judgment j {_JUDGMENT_JOI
 WHERE j.annotator_id = ? AND j.project_id = ? ORDER BY j.id DESC LIMIT ?
 """
 JUDGMENT_SUPERSEDER = "SELECT uuid FROM judgment WHERE supersedes_id = ?"
-JUDGMENT_IDS_BY_UUID = "SELECT id, annotator_id, item_id, assignment_id, purpose, project_id, answer FROM judgment WHERE uuid = ?"
+JUDGMENT_IDS_BY_UUID = (
+    "SELECT id, annotator_id, item_id, assignment_id, purpose, project_id, answer FROM judgment WHERE uuid = ?"
+)
 ITEM_FOR_JUDGING = """
 SELECT i.project_id, p.kind, i.status, i.is_gold, i.category_hint, p.annotators_max, p.posterior_threshold,
   (SELECT count(*) FROM item_image m WHERE m.item_id = i.id) FROM item i JOIN project p ON p.id = i.project_id
@@ -258,6 +261,7 @@ UPDATE item SET tier = 1, position = ?, status = CASE WHEN status = 'hidden' THE
 
 # --- snapshots --------------------------------------------------------------------------------------------------
 
+SNAPSHOT_EXISTS = "SELECT 1 FROM snapshot WHERE hash = ?"
 SNAPSHOT_NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM snapshot"
 SNAPSHOT_INSERT = """
 INSERT INTO snapshot (id, hash, project_id, parent_hash, rule, header, created_at_us) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -287,10 +291,11 @@ FROM snapshot_label l JOIN item_image m ON m.item_id = l.item_id JOIN item i ON 
 JOIN image x ON x.sha256 = m.image_sha256 WHERE l.snapshot_id = ? ORDER BY m.item_id, m.position
 """
 GENERATION_SEEDS = "SELECT id, seed, role, prompt FROM generation WHERE project_id = ?"
-# What a snapshot takes: current judgments of people who have not withdrawn, on items that are not hidden.
+# What a snapshot takes: current judgments of people who have not withdrawn, on items that are not hidden. From the
+# third column on, this is also what its hash covers.
 SNAPSHOT_SOURCE = """
-SELECT j.id, j.uuid, j.item_id, i.key_sha256, j.annotator_id, u.name, u.is_simulated, g.version, j.purpose, j.answer,
-  j.categories, j.score, j.ranks, j.reason, j.shown_order, j.elapsed_ms, j.revealed_ms, j.judged_at_us, i.is_gold
+SELECT j.id, j.item_id, j.uuid, i.key_sha256, u.name, u.is_simulated, g.version, j.purpose, j.answer, j.categories,
+  j.score, j.ranks, j.reason, j.shown_order, j.elapsed_ms, j.revealed_ms, j.judged_at_us
 FROM current_judgment j JOIN item i ON i.id = j.item_id JOIN user u ON u.id = j.annotator_id
 JOIN guideline g ON g.id = j.guideline_id
 WHERE j.project_id = ? AND u.withdrawn_at_us IS NULL AND i.status <> 'hidden' ORDER BY j.uuid

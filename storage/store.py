@@ -26,9 +26,7 @@ class Store(RunSection):
     """Everything people judged and everything made from it; each section below adds its methods."""
 
     @classmethod
-    def open(
-        cls, path: Path | str, *, create: bool = True, clock: Clock = time.time, is_wal: bool = True
-    ) -> Store:
+    def open(cls, path: Path | str, *, create: bool = True, clock: Clock = time.time, is_wal: bool = True) -> Store:
         """Open a store, making or upgrading it as needed.
 
         Args:

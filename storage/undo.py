@@ -1,0 +1,66 @@
+"""Taking a judgment back: a new row supersedes it, and the item is leased to the annotator again."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import asdict
+
+from storage import sql
+from storage.errors import ConflictError
+from storage.judgment_rules import check_uuid
+from storage.judgments import JudgmentSection, Target
+from storage.records import Assignment, JudgmentInput, User, canonical_json, sha256_text
+
+
+class UndoSection(JudgmentSection):
+    """Undo."""
+
+    def undo_judgment(self, uuid: str, annotator: str, undo_uuid: str, now: float | None = None) -> Assignment | None:
+        """Take back one's own judgment; the item is leased to the annotator again.
+
+        Args:
+            uuid: of the judgment to take back.
+            undo_uuid: made by the client for this act; sending the undo again is harmless.
+            now: seconds since 1970 UTC; default: the store's clock.
+
+        Returns:
+            The lease to answer again, or None if the judgment answered no lease.
+
+        Raises:
+            NotFoundError: the annotator has no such judgment.
+            ConflictError: it has been replaced already, or ``undo_uuid`` was used for something else.
+        """
+        check_uuid(undo_uuid)
+        user, now_us = self.get_annotator(annotator), self.now_us(now)
+        payload = JudgmentInput(undo_uuid, annotator, "retracted", supersedes=uuid)
+        payload_sha256 = sha256_text(canonical_json(asdict(payload)))
+        with self.transaction() as connection:
+            known = connection.execute(sql.JUDGMENT_BY_UUID, (undo_uuid,)).fetchone()
+            if known is None:
+                assignment_id = self._retract(connection, payload, payload_sha256, user, now_us)
+            elif known[-1] == payload_sha256:
+                assignment_id = known[6]
+            else:
+                raise ConflictError(f"The judgment uuid {undo_uuid} was used for something else. Make a new one.")
+            return None if assignment_id is None else self.get_assignment(assignment_id)
+
+    def _retract(
+        self, connection: sqlite3.Connection, payload: JudgmentInput, payload_sha256: str, user: User, now_us: int
+    ) -> int | None:
+        """Write the superseding row and open the lease again; returns the lease's number."""
+        old = self._own_current(connection, payload.supersedes, user)
+        target = Target(connection, JudgmentInput(payload.uuid, user.name, "", item_id=old["item_id"]), user)
+        target.assignment_id, target.purpose = old["assignment_id"], old["purpose"]
+        guideline_id = connection.execute(sql.GUIDELINE_NEWEST, (target.project_id,)).fetchone()[0]
+        values = self._row_values(payload, payload_sha256, user, target, guideline_id, old["id"])
+        row_id = connection.execute(sql.JUDGMENT_INSERT, values).lastrowid
+        digest = hashlib.sha256(canonical_json(values).encode("utf-8")).hexdigest()
+        details = {"first": row_id, "last": row_id, "n": 1, "sha256": digest}
+        self.add_audit("judgment.submit", user.name, details)
+        if target.assignment_id is not None:
+            lease_seconds = connection.execute(sql.PROJECT_LEASE_SECONDS, (target.project_id,)).fetchone()[0]
+            expires_at_us = now_us + int(lease_seconds * 1_000_000)
+            connection.execute(sql.ASSIGNMENT_REOPEN, (now_us, expires_at_us, target.assignment_id))
+        self._recount_item(connection, target.project_id, target.item_id)
+        return target.assignment_id
