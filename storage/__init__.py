@@ -1,5 +1,7 @@
 """The feedback store. ``from storage import Store``; torch-free, and quick to import."""
 
+from typing import TYPE_CHECKING, Any
+
 from storage.errors import HFIError
 from storage.records import (
     Assignment,
@@ -14,7 +16,9 @@ from storage.records import (
     User,
     config_hash,
 )
-from storage.store import Store
+
+if TYPE_CHECKING:
+    from storage.store import Store
 
 __all__ = [
     "Assignment",
@@ -31,3 +35,12 @@ __all__ = [
     "User",
     "config_hash",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the store itself only when it is asked for: sqlite-utils brings pandas along, half a second of it."""
+    if name == "Store":
+        from storage.store import Store
+
+        return Store
+    raise AttributeError(f"module 'storage' has no attribute {name!r}")

@@ -190,7 +190,7 @@ class AssignSection(ItemSection):
         with self.transaction() as connection:
             leases = connection.execute(sql.LEASES_OF_ANNOTATOR, (user.id, record.id, now_us)).fetchall()
             for assignment_id, item_id, *_ in leases:
-                slot = connection.execute(sql.ASSIGNMENT_STATE, (assignment_id,)).fetchone()[4]
+                slot = connection.execute(sql.ASSIGNMENT_SLOT, (assignment_id,)).fetchone()[0]
                 self._end_lease(connection, record.id, assignment_id, item_id, slot, "released", now_us)
         return len(leases)
 

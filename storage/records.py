@@ -28,9 +28,12 @@ SUBSTANTIVE_ANSWERS: dict[str, frozenset[str]] = {
 OTHER_ANSWERS: frozenset[str] = frozenset({"unsure", "skip", "broken", "hide_kind"})
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """The one text form of a JSON value: sorted keys, no spaces, no NaN; equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def sha256_text(text: str) -> str:

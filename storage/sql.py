@@ -112,7 +112,6 @@ AND NOT EXISTS (SELECT 1 FROM item_image m JOIN image x ON x.sha256 = m.image_sh
   WHERE m.item_id = item.id AND x.quarantined_at_us IS NOT NULL)
 """
 ITEM_SET_UNCERTAINTY = "UPDATE item SET uncertainty = ?, tier = ?, position = ? WHERE id = ? AND tier IN (3, 4)"
-ITEM_REQUEUE = "UPDATE item SET tier = ?, position = ? WHERE id = ?"
 ITEM_MAKE_GOLD = "UPDATE item SET is_gold = 1 WHERE id = ?"
 ITEM_COUNTS = """
 SELECT status, count(*), sum(is_gold), sum(n_judgments), sum(n_leased) FROM item WHERE project_id = ? GROUP BY status
@@ -189,9 +188,7 @@ SELECT a.id, a.item_id, a.project_id, a.annotator_id, a.purpose, p.kind, i.promp
   a.expires_at_us FROM assignment a JOIN item i ON i.id = a.item_id JOIN project p ON p.id = a.project_id
 WHERE a.id = ?
 """
-ASSIGNMENT_STATE = """
-SELECT item_id, annotator_id, project_id, purpose, slot, state, shown_order FROM assignment WHERE id = ?
-"""
+ASSIGNMENT_SLOT = "SELECT slot FROM assignment WHERE id = ?"
 ASSIGNMENT_FINISH = "UPDATE assignment SET state = 'done', slot = ?, finished_at_us = ? WHERE id = ?"
 ASSIGNMENT_REOPEN = """
 UPDATE assignment SET state = 'leased', leased_at_us = ?, expires_at_us = ?, finished_at_us = NULL WHERE id = ?
@@ -222,41 +219,37 @@ _JUDGMENT_JOINS = """
 JOIN user u ON u.id = j.annotator_id JOIN project p ON p.id = j.project_id
 LEFT JOIN judgment old ON old.id = j.supersedes_id
 """
-JUDGMENT_BY_UUID = f"{_JUDGMENT_COLUMNS}, j.payload_sha256 FROM judgment j {_JUDGMENT_JOINS} WHERE j.uuid = ?"
+JUDGMENT_BY_UUID = f"{_JUDGMENT_COLUMNS} FROM judgment j {_JUDGMENT_JOINS} WHERE j.uuid = ?"
 JUDGMENT_ALL = f"{_JUDGMENT_COLUMNS} FROM judgment j {_JUDGMENT_JOINS} WHERE j.project_id = ? ORDER BY j.id"
 JUDGMENT_CURRENT = f"{_JUDGMENT_COLUMNS} FROM current_judgment j {_JUDGMENT_JOINS} WHERE j.project_id = ? ORDER BY j.id"
 JUDGMENT_LATEST = f"""{_JUDGMENT_COLUMNS} FROM current_judgment j {_JUDGMENT_JOINS}
 WHERE j.annotator_id = ? AND j.project_id = ? ORDER BY j.id DESC LIMIT ?
 """
+JUDGMENT_PAYLOAD = "SELECT payload_sha256 FROM judgment WHERE uuid = ?"
 JUDGMENT_SUPERSEDER = "SELECT uuid FROM judgment WHERE supersedes_id = ?"
 JUDGMENT_IDS_BY_UUID = (
     "SELECT id, annotator_id, item_id, assignment_id, purpose, project_id, answer FROM judgment WHERE uuid = ?"
 )
-ITEM_FOR_JUDGING = """
-SELECT i.project_id, p.kind, i.status, i.is_gold, i.category_hint, p.annotators_max, p.posterior_threshold,
-  (SELECT count(*) FROM item_image m WHERE m.item_id = i.id) FROM item i JOIN project p ON p.id = i.project_id
-WHERE i.id = ?
+_TARGET = """
+i.id, i.project_id, p.kind, i.is_gold, i.category_hint, i.status, i.target_judgments, i.n_judgments, i.n_positive,
+i.n_negative, p.annotators_max, p.posterior_threshold, (SELECT count(*) FROM item_image m WHERE m.item_id = i.id)
 """
-ITEM_COUNT_JUDGMENT = """
-UPDATE item SET n_judgments = n_judgments + :counted, n_positive = n_positive + :positive,
-  n_negative = n_negative + :negative, n_leased = n_leased - :lease_ended WHERE id = :item_id
-RETURNING n_judgments, n_positive, n_negative, target_judgments, status
+TARGET_BY_ASSIGNMENT = f"""
+SELECT a.annotator_id, a.id, a.purpose, a.slot, a.state, a.shown_order, {_TARGET}
+FROM assignment a JOIN item i ON i.id = a.item_id JOIN project p ON p.id = i.project_id WHERE a.id = ?
 """
+TARGET_BY_ITEM = f"SELECT {_TARGET} FROM item i JOIN project p ON p.id = i.project_id WHERE i.id = ?"
 ITEM_VOTES = """
 SELECT answer, count(*) FROM current_judgment WHERE project_id = ? AND item_id = ?
 AND purpose IN ('normal', 'adjudicate') GROUP BY answer
 """
-ITEM_SET_COUNTS = """
-UPDATE item SET n_judgments = ?, n_positive = ?, n_negative = ?, n_leased = (SELECT count(*) FROM assignment a
-  WHERE a.item_id = item.id AND a.state = 'leased' AND a.slot IS NOT NULL) WHERE id = ?
-RETURNING n_judgments, n_positive, n_negative, target_judgments, status
+ITEM_WRITE_COUNTS = """
+UPDATE item SET n_judgments = ?, n_positive = ?, n_negative = ?, target_judgments = ?, n_leased = n_leased - ?,
+  status = ?, tier = coalesce(?, tier), position = coalesce(?, position) WHERE id = ?
 """
-ITEM_SET_STATUS = "UPDATE item SET status = ? WHERE id = ? AND status <> 'hidden'"
-ITEM_ASK_ONE_MORE = """
-UPDATE item SET target_judgments = target_judgments + 1, tier = 2, position = ?, status = 'open' WHERE id = ?
-"""
-ITEM_REOPEN = """
-UPDATE item SET tier = 1, position = ?, status = CASE WHEN status = 'hidden' THEN 'hidden' ELSE 'open' END WHERE id = ?
+ITEM_LEASE_COUNTS = """
+SELECT n_leased, (SELECT count(*) FROM assignment a WHERE a.item_id = item.id AND a.state = 'leased'
+  AND a.slot IS NOT NULL) FROM item WHERE id = ?
 """
 
 # --- snapshots --------------------------------------------------------------------------------------------------

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-from dataclasses import asdict
 
 from storage import sql
+from storage.counting import find_target
 from storage.errors import ConflictError
 from storage.judgment_rules import check_uuid
-from storage.judgments import JudgmentSection, Target
-from storage.records import Assignment, JudgmentInput, User, canonical_json, sha256_text
+from storage.judgments import Batch, JudgmentSection, payload_hash, row_values
+from storage.records import Assignment, JudgmentInput, User
 
 
 class UndoSection(JudgmentSection):
@@ -34,33 +33,30 @@ class UndoSection(JudgmentSection):
         check_uuid(undo_uuid)
         user, now_us = self.get_annotator(annotator), self.now_us(now)
         payload = JudgmentInput(undo_uuid, annotator, "retracted", supersedes=uuid)
-        payload_sha256 = sha256_text(canonical_json(asdict(payload)))
         with self.transaction() as connection:
-            known = connection.execute(sql.JUDGMENT_BY_UUID, (undo_uuid,)).fetchone()
+            known = connection.execute(sql.JUDGMENT_PAYLOAD, (undo_uuid,)).fetchone()
             if known is None:
-                assignment_id = self._retract(connection, payload, payload_sha256, user, now_us)
-            elif known[-1] == payload_sha256:
-                assignment_id = known[6]
+                assignment_id = self._retract(connection, payload, user, now_us)
+            elif known[0] == payload_hash(payload):
+                assignment_id = self.get_judgment(undo_uuid).assignment_id
             else:
                 raise ConflictError(f"The judgment uuid {undo_uuid} was used for something else. Make a new one.")
             return None if assignment_id is None else self.get_assignment(assignment_id)
 
-    def _retract(
-        self, connection: sqlite3.Connection, payload: JudgmentInput, payload_sha256: str, user: User, now_us: int
-    ) -> int | None:
+    def _retract(self, connection: sqlite3.Connection, payload: JudgmentInput, user: User, now_us: int) -> int | None:
         """Write the superseding row and open the lease again; returns the lease's number."""
         old = self._own_current(connection, payload.supersedes, user)
-        target = Target(connection, JudgmentInput(payload.uuid, user.name, "", item_id=old["item_id"]), user)
+        target = find_target(connection, JudgmentInput("", user.name, "", item_id=old["item_id"]), user)
         target.assignment_id, target.purpose = old["assignment_id"], old["purpose"]
-        guideline_id = connection.execute(sql.GUIDELINE_NEWEST, (target.project_id,)).fetchone()[0]
-        values = self._row_values(payload, payload_sha256, user, target, guideline_id, old["id"])
-        row_id = connection.execute(sql.JUDGMENT_INSERT, values).lastrowid
-        digest = hashlib.sha256(canonical_json(values).encode("utf-8")).hexdigest()
-        details = {"first": row_id, "last": row_id, "n": 1, "sha256": digest}
-        self.add_audit("judgment.submit", user.name, details)
+        batch = Batch(self.now_us())
+        batch.users[user.name] = user
+        guideline_id, _ = self._guideline(connection, target.project_id, batch)
+        values = row_values(payload, payload_hash(payload), user, target, guideline_id, old["id"], batch.now_us)
+        self._insert_judgment(connection, values, batch)
+        self._audit_batch(batch)
         if target.assignment_id is not None:
             lease_seconds = connection.execute(sql.PROJECT_LEASE_SECONDS, (target.project_id,)).fetchone()[0]
             expires_at_us = now_us + int(lease_seconds * 1_000_000)
             connection.execute(sql.ASSIGNMENT_REOPEN, (now_us, expires_at_us, target.assignment_id))
-        self._recount_item(connection, target.project_id, target.item_id)
+        self._recount_item(connection, target.item_id, user)
         return target.assignment_id

@@ -1,0 +1,171 @@
+"""Benchmarks of the feedback store: ``python tests/benchmarks/bench_store.py [throughput queue labels]``.
+
+Each prints one line of JSON. Protocol: a new store in a temporary folder (``--folder`` for another disk), real files,
+``synchronous=FULL``; the bare loop writes the same rows into the same guarded tables in the same transactions, with
+none of our checks, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from store_filler import add_blank_images, add_judgments, describe, print_result
+
+from storage import ItemInput, JudgmentInput, Store
+from storage.snapshot import create_snapshot
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process has needed."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def _claimed_store(folder: Path, n: int, name: str) -> tuple[Store, list[JudgmentInput]]:
+    store = Store.open(folder / name)
+    store.create_project("bench", annotators_per_item=1, gold_fraction=0, repeat_fraction=0)
+    store.add_annotator("ada")
+    images = add_blank_images(store, n)
+    store.add_items("bench", [ItemInput((sha256,), prompt=f"prompt {i}") for i, sha256 in enumerate(images)])
+    judgments = []
+    while len(judgments) < n:
+        for lease in store.claim("bench", "ada", 100):
+            judgments.append(JudgmentInput(str(uuid.uuid4()), "ada", "yes", lease.id, elapsed_ms=900))
+    return store, judgments
+
+
+def _bare_loop(folder: Path, store: Store, batch_size: int, is_minimal: bool, name: str) -> float:
+    """Seconds that plain sqlite3 needs for what ``store`` wrote: its rows, in the same transactions."""
+    rows = store.connection.execute("SELECT * FROM judgment ORDER BY id").fetchall()
+    other, _ = _claimed_store(folder, len(rows), name)
+    other.close()
+    connection = sqlite3.connect(folder / name / "store.db", isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    places = ", ".join("?" * len(rows[0]))
+    start = time.perf_counter()
+    for first in range(0, len(rows), batch_size):
+        connection.execute("BEGIN IMMEDIATE")
+        for row in rows[first : first + batch_size]:
+            connection.execute(f"INSERT INTO judgment VALUES ({places})", row)
+            if not is_minimal:
+                connection.execute("UPDATE assignment SET state = 'done', finished_at_us = 1 WHERE id = ?", (row[6],))
+                connection.execute(
+                    "UPDATE item SET n_judgments = 1, n_leased = 0, n_positive = 1, status = 'done' WHERE id = ?",
+                    (row[4],),
+                )
+        connection.execute("COMMIT")
+    seconds = time.perf_counter() - start
+    connection.close()
+    return seconds
+
+
+def bench_throughput(folder: Path) -> None:
+    """Judgments a second, one by one and in batches of 100, against a bare sqlite3 loop."""
+    for n, batch_size in ((2000, 1), (10_000, 100)):
+        store, judgments = _claimed_store(folder, n, f"ours{batch_size}")
+        start = time.perf_counter()
+        for first in range(0, n, batch_size):
+            store.submit_judgments(judgments[first : first + batch_size])
+        ours = time.perf_counter() - start
+        same = _bare_loop(folder, store, batch_size, False, f"same{batch_size}")
+        minimal = _bare_loop(folder, store, batch_size, True, f"bare{batch_size}")
+        store.close()
+        print_result(
+            "throughput",
+            batch_size=batch_size,
+            n=n,
+            ours_per_second=round(n / ours),
+            bare_same_writes_per_second=round(n / same),
+            bare_one_insert_per_second=round(n / minimal),
+            ratio_same_writes=round(ours / same, 2),
+            ratio_one_insert=round(ours / minimal, 2),
+        )
+
+
+def bench_queue(folder: Path) -> None:
+    """Milliseconds of one claim, with 10 thousand to 1 million judgments in the store."""
+    names = [f"person {number}" for number in range(40)]
+    for n_items in (2_000, 20_000, 200_000):
+        store = Store.open(folder / f"queue{n_items}")
+        store.create_project("bench", annotators_per_item=7, annotators_max=9)
+        for name in names:
+            store.add_annotator(name)
+        images = add_blank_images(store, n_items)
+        chooser = random.Random(1)
+        for first in range(0, n_items, 20_000):
+            batch = images[first : first + 20_000]
+            store.add_items("bench", [ItemInput((s,), prompt=f"prompt {chooser.randrange(n_items // 20)}") for s in batch])
+        add_judgments(store, "bench", names, n_items, 5)
+        cold, claims, submits = [], [], []
+        for turn in range(20):
+            for name in names[:20]:
+                start = time.perf_counter()
+                leases = store.claim("bench", name, 1)
+                (cold if turn == 0 else claims).append(time.perf_counter() - start)
+                start = time.perf_counter()
+                store.submit_judgments(
+                    [JudgmentInput(str(uuid.uuid4()), name, "yes", lease.id) for lease in leases]
+                )
+                submits.append(time.perf_counter() - start)
+        first_claims = {f"first_{key}": value for key, value in describe(cold).items()}
+        print_result(
+            "claim", n_items=n_items, n_judgments=5 * n_items, **describe(claims), **first_claims, submit=describe(submits)
+        )
+        store.close()
+
+
+def bench_labels(folder: Path) -> None:
+    """Seconds and memory of a snapshot with Dawid-Skene over 1 million judgments of 200 thousand items."""
+    import numpy as np
+
+    from storage.aggregate import aggregate_dawid_skene
+
+    generator = np.random.default_rng(0)
+    n_items, n_annotators, per_item = 200_000, 200, 5
+    truth = generator.random(n_items) < 0.3
+    accuracy = generator.uniform(0.6, 0.95, n_annotators)
+    items = np.repeat(np.arange(n_items), per_item)
+    people = generator.integers(0, n_annotators, n_items * per_item)
+    answers = np.where(generator.random(len(items)) < accuracy[people], truth[items], ~truth[items]).astype(np.int64)
+    start = time.process_time()
+    result = aggregate_dawid_skene(items, people, answers, n_items, n_annotators)
+    seconds = time.process_time() - start
+    right = float(((result.posterior[:, 1] > 0.5) == truth).mean())
+    print_result(
+        "dawid_skene", n_judgments=len(items), cpu_seconds=round(seconds, 2), n_iterations=result.n_iterations,
+        accuracy=round(right, 4), peak_memory_mib=peak_memory_mib(),
+    )
+    path = folder / "queue200000"
+    if path.exists():
+        store = Store.open(path)
+        start = time.perf_counter()
+        snapshot = create_snapshot(store, "bench")
+        print_result(
+            "snapshot", n_judgments=snapshot.n_judgments, seconds=round(time.perf_counter() - start, 1),
+            peak_memory_mib=peak_memory_mib(),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=["throughput", "queue", "labels"])
+    parser.add_argument("--folder", type=Path, default=None)
+    arguments = parser.parse_args()
+    benchmarks = {"throughput": bench_throughput, "queue": bench_queue, "labels": bench_labels}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for name in arguments.names:
+            benchmarks[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Fills a store with many items and judgments by bulk insert, for benchmarks and fault tests only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import uuid
+
+from storage import Store
+
+_BATCH = 20_000
+
+
+def add_blank_images(store: Store, n: int) -> list[str]:
+    """Rows of images without files: benchmarks of the queue never open them."""
+    hashes = [hashlib.sha256(f"blank {number}".encode()).hexdigest() for number in range(n)]
+    with store.transaction() as connection:
+        connection.executemany(
+            "INSERT OR IGNORE INTO image (sha256, pixel_sha256, width, height, size_bytes, created_at_us) "
+            "VALUES (?, ?, 64, 64, 1, 0)",
+            ((sha256, sha256) for sha256 in hashes),
+        )
+    return hashes
+
+
+def add_judgments(
+    store: Store, project: str, annotators: list[str], n_items: int, judgments_per_item: int, seed: int = 0
+) -> None:
+    """Give the first ``n_items`` items answers by random annotators, as finished assignments would have left them."""
+    record, chooser = store.get_project(project), random.Random(seed)
+    people = [store.get_annotator(name).id for name in annotators]
+    item_ids = [item.id for item in store.list_items(project)][:n_items]
+    for start in range(0, len(item_ids), _BATCH // judgments_per_item):
+        batch = item_ids[start : start + _BATCH // judgments_per_item]
+        assignments, judgments = [], []
+        for item_id in batch:
+            is_harmful = item_id % 4 == 0
+            for slot, annotator_id in enumerate(chooser.sample(people, judgments_per_item)):
+                answer = "yes" if is_harmful == (chooser.random() < 0.85) else "no"
+                assignments.append((record.id, item_id, annotator_id, slot))
+                head = (str(uuid.UUID(int=chooser.getrandbits(128))), "0" * 64, record.id, item_id, annotator_id)
+                judgments.append((*head, record.guideline_id, answer))
+        with store.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO assignment (project_id, item_id, annotator_id, purpose, slot, state, shown_order, "
+                "leased_at_us, expires_at_us, finished_at_us) VALUES (?, ?, ?, 'normal', ?, 'done', '[0]', 0, 1, 1)",
+                assignments,
+            )
+            connection.executemany(
+                "INSERT INTO judgment (uuid, payload_sha256, project_id, item_id, annotator_id, guideline_id, purpose, "
+                "answer, shown_order, elapsed_ms, revealed_ms, judged_at_us, created_at_us) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'normal', ?, '[0]', 900, 400, 0, 0)",
+                judgments,
+            )
+            connection.executemany(
+                "UPDATE item SET n_judgments = ?, status = CASE WHEN target_judgments <= ? THEN 'done' ELSE 'open' END "
+                "WHERE id = ?",
+                ((judgments_per_item, judgments_per_item, item_id) for item_id in batch),
+            )
+
+
+def describe(values: list[float]) -> dict[str, float]:
+    """Median, 95th percentile and largest of times in seconds, as milliseconds."""
+    ordered = sorted(values)
+    at = [ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)], ordered[-1]]
+    return {name: round(1000 * value, 3) for name, value in zip(("median_ms", "p95_ms", "max_ms"), at, strict=True)}
+
+
+def print_result(name: str, **figures: object) -> None:
+    """One line of JSON a measurement, so that a log can be read by people and programs."""
+    print(json.dumps({"benchmark": name, **figures}), flush=True)
