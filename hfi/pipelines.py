@@ -64,7 +64,7 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """No progress bars and no advice while a model loads; the caller reports progress."""
     verbosity = transformers.logging.get_verbosity(), diffusers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -97,7 +97,7 @@ def load_pipeline(model: str | Path, device: str = "auto") -> StableDiffusionPip
     elif not HUB_ID.fullmatch(source):
         raise ModelFolderError(f"There is no model folder {source}. Give a diffusers folder, a Hub id or 'mini'.")
     try:
-        with _quiet_loading():
+        with quiet_loading():
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source,
                 torch_dtype=torch.float32,

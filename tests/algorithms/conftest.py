@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from diffusers import StableDiffusionPipeline
 
-import tests.typechecker  # noqa: F401  the shape checks look it up as an attribute of `tests`
 from hfi.pipelines import load_pipeline
 from tests import tiny
 
