@@ -277,7 +277,7 @@ def _silence_third_parties() -> None:
 def _opened(folder: Path) -> Iterator[Store]:
     from storage import Store
 
-    store = Store(folder)
+    store = Store.open(folder)
     try:
         yield store
     finally:

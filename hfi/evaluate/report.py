@@ -8,11 +8,12 @@ The records it is made of are in `report_content`, the numbers as JSON in `resul
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
 from hfi.errors import InvalidInputError
@@ -79,6 +80,11 @@ def write_report(path: Path, content: ReportContent) -> Path:
 
 def render_report(content: ReportContent) -> str:
     """The HTML text of a report."""
+    return _template().render(report=content, charts=charts, **_derived(content))
+
+
+@functools.cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("hfi.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -91,7 +97,7 @@ def render_report(content: ReportContent) -> str:
         data_uri=encode_picture,
         difference=row_difference,
     )
-    return environment.get_template("report.html").render(report=content, charts=charts, **_derived(content))
+    return environment.get_template("report.html")
 
 
 def encode_picture(source: ImageSource) -> str:

@@ -1,4 +1,4 @@
-"""The report is one file that stands alone, says what its records say, and hides what it must; the numbers are checked."""
+"""The report is one file that stands alone, says what its records say and hides what it must."""
 
 from __future__ import annotations
 
@@ -126,8 +126,9 @@ def test_report_of_the_least_possible_content_leaves_sections_out() -> None:
     assert page.wrong == []
 
 
-def test_every_field_of_the_content_changes_the_page(html: str) -> None:
-    content = build_content()
+def test_every_field_of_the_content_changes_the_page() -> None:
+    content = build_content(num_pairs=1)
+    html = render_report(content)
     for field in fields(ReportContent):
         value = getattr(content, field.name)
         if isinstance(value, str):
