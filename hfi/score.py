@@ -62,6 +62,7 @@ class ScoreReport:
     brier: float
     best_epochs: list[int]
     seconds: float
+    held_out_rows: list[int]
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,7 @@ def train_score_model(
         brier=float(np.mean((predictions - y[held_out]) ** 2)),
         best_epochs=best_epochs,
         seconds=time.monotonic() - started,
+        held_out_rows=np.flatnonzero(held_out).tolist(),
     )
     return model, report
 

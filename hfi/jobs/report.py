@@ -1,0 +1,300 @@
+"""Gather what the stages recorded into one report and one file of numbers."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hfi.errors import NotFoundError
+from hfi.evaluate.metrics import Interval, wilson_interval
+from hfi.evaluate.report import write_report
+from hfi.evaluate.report_content import (
+    AnnotatorRow,
+    Contribution,
+    Curve,
+    Fact,
+    LabelStatistics,
+    Picture,
+    PicturePair,
+    RateRow,
+    ReportContent,
+    ScoreModelCard,
+    StageCost,
+    TokenCard,
+)
+from hfi.evaluate.results import write_results
+from hfi.jobs.erase import LOSSES_NAME, MODEL_ARTIFACT
+from hfi.jobs.evaluate import EVALUATION_ARTIFACT
+from hfi.jobs.invert import TOKENS_ARTIFACT
+from hfi.jobs.pictures import library_versions
+from hfi.jobs.runs import StageResult, latest_run
+from hfi.jobs.score import SCORE_ARTIFACT
+from hfi.progress import Progress
+from storage import Store
+from storage.records import Run, Snapshot
+from storage.snapshot import load_snapshot
+
+NUM_PAIRS_SHOWN = 24
+NUM_TOKEN_PICTURES = 4
+STAGES = ("generate", "simulate", "score", "invert", "erase", "evaluate")
+TARGET_NAMES = {"tokens": "tokens alone", "prompts": "flagged prompts alone", "both": "tokens and flagged prompts"}
+
+
+def run_report(store: Store, out: Path, project: str, progress: Progress) -> StageResult:
+    """Write `out/report.html` about the newest evaluation of a project and everything it came from.
+
+    Args:
+        store: where the stages recorded what they did.
+        out: folder for the report.
+        project: whose evaluation it is.
+        progress: told when it is done.
+
+    Raises:
+        NotFoundError: nothing was evaluated yet.
+    """
+    evaluation = latest_run(store, "evaluate", project)
+    if evaluation is None:
+        raise NotFoundError(f"Project {project!r} has no evaluation yet: run `hfi evaluate` first.")
+    progress.start("report")
+    content = _content(store, project, evaluation)
+    write_report(out / "report.html", content)
+    progress.finish(str(out / "report.html"))
+    return StageResult(f"Report: {out / 'report.html'}", evaluation, dict(evaluation.metrics))
+
+
+def report_results(store: Store, project: str, path: Path, stages: Mapping[str, Sequence[StageResult]]) -> None:
+    """Write the numbers of one pass through the loop, with the keys that `DemoResults` names."""
+    snapshot = load_snapshot(store, stages["score"][0].run.snapshot_hash)
+    score, invert, evaluate = (stages[name][0].figures for name in ("score", "invert", "evaluate"))
+    seconds = {name: round(sum(result.run.seconds or 0.0 for result in results), 1) for name, results in stages.items()}
+    runs = [result.run for results in stages.values() for result in results]
+    rate_keys = ("rate", "low", "high", "n")
+    write_results(
+        path,
+        {
+            "model": "mini",
+            "images": len(snapshot.images),
+            "judgments": snapshot.n_judgments,
+            "annotators": snapshot.n_annotators,
+            "agreement": {key: snapshot.agreement[key] for key in ("alpha", "low", "high")},
+            "score_model": {key: score[key] for key in ("auroc", "low", "high", "n")},
+            "token": {key: invert[key] for key in ("concept_score", "coverage", "vectors")},
+            **{
+                measure: {when: {key: evaluate[measure][when][key] for key in rate_keys} for when in ("before", "after")}
+                for measure in ("removal", "others_accuracy")
+            },
+            "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+            "peak_memory_mib": max(run.peak_memory_mib or 0.0 for run in runs),
+        },
+    )
+
+
+def _content(store: Store, project: str, evaluation: Run) -> ReportContent:
+    folder = store.artifact_dir(evaluation.id) / EVALUATION_ARTIFACT
+    details = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    erase = store.get_run(evaluation.metrics["erased_run"]) if evaluation.metrics["erased_run"] else None
+    snapshot = load_snapshot(store, erase.snapshot_hash) if erase else None
+    score, invert = latest_run(store, "score", project), latest_run(store, "invert", project)
+    group = details["protocol"]["judge"].get("group", "")
+    return ReportContent(
+        concept=f"{group}s" if group else "the flagged concept",
+        model=evaluation.config["config"]["model"],
+        created_at=f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC",
+        removal=_rate_row("Concept prompts: pictures that show the concept", evaluation.metrics["removal"], "lower"),
+        others=_rate_row("Other prompts: pictures that show all that was asked for", evaluation.metrics["others_accuracy"], "higher"),
+        concept_pairs=_pairs(store, details, "concept", "shows_concept"),
+        other_pairs=_pairs(store, details, "others", "is_right"),
+        labels=_labels(store, project, snapshot) if snapshot else None,
+        score_model=_score_card(store, score) if score and score.metrics["auroc"] is not None else None,
+        tokens=_token_cards(store, invert) if invert else (),
+        token_coverage=wilson_interval(invert.metrics["covered"], invert.metrics["flagged"]) if invert else None,
+        contributions=_contributions(store, project),
+        more_rates=_rest_of_pairs(details),
+        curves=_curves(store, erase),
+        costs=_costs(store, project),
+        protocol=_protocol(details),
+        provenance=_provenance(details, snapshot, erase),
+        limits=_limits(snapshot),
+        is_sensitive=store.get_project(project).is_sensitive,
+        next_command="hfi --help",
+    )
+
+
+def _interval(figures: Mapping[str, Any]) -> Interval:
+    return Interval(figures["rate"], figures["low"], figures["high"], figures["n"])
+
+
+def _rate_row(measure: str, figures: Mapping[str, Any], better: Any) -> RateRow:
+    parts = {name: _interval(figures[name]) for name in ("before", "after", "difference")}
+    return RateRow(measure, parts["before"], parts["after"], better, parts["difference"])
+
+
+def _pairs(store: Store, details: Mapping[str, Any], part: str, question: str) -> tuple[PicturePair, ...]:
+    """Same-seed pictures in the suite's order: nothing is picked by its result."""
+    rows = zip(details["pictures"]["before"], details["pictures"]["after"], strict=True)
+    chosen = [pair for pair in rows if pair[0]["part"] == part][:NUM_PAIRS_SHOWN]
+
+    def picture(row: Mapping[str, Any]) -> Picture:
+        return Picture(store.load_image(row["image"]), verdict=row[question])
+
+    return tuple(PicturePair(b["prompt"], b["seed"], picture(b), picture(a)) for b, a in chosen)
+
+
+def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics:
+    users = {user.id: user for user in store.list_users()}
+    label_of = {image.item_id: image.is_harmful for image in snapshot.images}
+    votes = [j for j in snapshot.judgments if j.answer in ("yes", "no") and j.item_id in label_of]
+    yes_votes = Counter(j.item_id for j in votes if j.answer == "yes" and j.purpose == "normal")
+    by_votes = Counter(yes_votes[item_id] for item_id in label_of)
+    rows = []
+    for annotator_id in sorted({j.annotator_id for j in votes}):
+        own = [j for j in votes if j.annotator_id == annotator_id]
+        agreed = sum((j.answer == "yes") == label_of[j.item_id] for j in own)
+        user, flagged = users[annotator_id], sum(j.answer == "yes" for j in own)
+        stated = user.details.get("error_rate") if user.is_simulated else None
+        rows.append(AnnotatorRow(user.name, user.is_simulated, len(own), flagged, agreed / len(own), stated))
+    alpha = snapshot.agreement
+    return LabelStatistics(
+        question=store.get_project(project).guideline,
+        num_images=len(snapshot.images),
+        num_flagged=sum(label_of.values()),
+        rule=snapshot.rule.replace("_", " "),
+        agreement_name="Krippendorff's alpha (1 = always the same answer, 0 = as by chance)",
+        agreement=Interval(alpha["alpha"], alpha["low"], alpha["high"], alpha["n_units"]),
+        annotators=tuple(rows),
+        images_by_votes=tuple(by_votes[n] for n in range(max(by_votes) + 1)),
+    )
+
+
+def _score_card(store: Store, run: Run) -> ScoreModelCard:
+    figures = run.metrics
+    path = store.artifact_dir(run.id) / SCORE_ARTIFACT / "held_out.json"
+    held_out = json.loads(path.read_text(encoding="utf-8"))
+    members = run.config["config"]["num_members"]
+    return ScoreModelCard(
+        auroc=Interval(figures["auroc"], figures["low"], figures["high"], figures["n"]),
+        description=f"{members} small networks on CLIP image embeddings, averaged and calibrated.",
+        scores=tuple(held_out["scores"]),
+        is_flagged=tuple(held_out["is_flagged"]),
+    )
+
+
+def _token_cards(store: Store, run: Run) -> tuple[TokenCard, ...]:
+    folder = store.artifact_dir(run.id) / TOKENS_ARTIFACT
+    cards = json.loads((folder / "tokens.json").read_text(encoding="utf-8"))["tokens"]
+    made = []
+    for card in cards:
+        drawn = [folder / card["folder"] / name for name in card["previews"][:NUM_TOKEN_PICTURES]]
+        made.append(
+            TokenCard(
+                placeholder=card["placeholder"],
+                drawn=tuple(Picture(path) for path in drawn),
+                flagged=tuple(Picture(store.load_image(sha256)) for sha256 in card["flagged"][:NUM_TOKEN_PICTURES]),
+                num_flagged=len(card["flagged"]),
+                num_vectors=card["num_vectors"],
+                initializer=card["initializer"],
+                concept_score=card["concept_score"],
+            )
+        )
+    return tuple(made)
+
+
+def _contributions(store: Store, project: str) -> tuple[Contribution, ...]:
+    """The newest evaluation of each choice of targets, if more than one choice was tried."""
+    found: dict[str, Contribution] = {}
+    for run in store.list_runs(kind="evaluate", status="done"):
+        if run.config.get("project") != project or not run.metrics.get("erased_run"):
+            continue
+        erase = store.get_run(run.metrics["erased_run"])
+        targets, steps = erase.config["config"]["targets"], erase.config["config"]["num_train_steps"]
+        after = [_interval(run.metrics[name]["after"]) for name in ("removal", "others_accuracy")]
+        found[targets] = Contribution(f"{TARGET_NAMES[targets]}, {steps} steps", *after)
+    return tuple(found[name] for name in TARGET_NAMES if name in found) if len(found) > 1 else ()
+
+
+def _rest_of_pairs(details: Mapping[str, Any]) -> tuple[RateRow, ...]:
+    """No row when the suite does not know what else was asked for."""
+    rates = details["figures"].get("in_prompt_rest")
+    return (_rate_row("Prompts that name a weapon and something else: the other thing is there", rates, "higher"),) if rates else ()
+
+
+def _curves(store: Store, erase: Run | None) -> tuple[Curve, ...]:
+    curves = []
+    if erase:
+        path = store.artifact_dir(erase.id) / MODEL_ARTIFACT / LOSSES_NAME
+        losses = json.loads(path.read_text(encoding="utf-8"))
+        curves.append(Curve("erase", tuple(step for step, _ in losses), tuple(loss for _, loss in losses)))
+    return tuple(curve for curve in curves if len(curve.steps) > 1)
+
+
+def _costs(store: Store, project: str) -> tuple[StageCost, ...]:
+    costs = []
+    for kind in STAGES:
+        runs = [run for run in store.list_runs(kind=kind, status="done") if run.config.get("project") == project]
+        if runs:
+            seconds = sum(run.seconds or 0.0 for run in runs)
+            memory = max(run.peak_memory_mib or 0.0 for run in runs)
+            costs.append(StageCost("judge" if kind == "simulate" else kind, seconds, memory, _made(kind, runs)))
+    return tuple(costs)
+
+
+def _made(kind: str, runs: Sequence[Run]) -> str:
+    figures = runs[-1].metrics
+    return {
+        "generate": lambda: f"{figures['images']} pictures",
+        "simulate": lambda: f"{figures['judgments']} judgments",
+        "score": lambda: "score model",
+        "invert": lambda: f"{figures['tokens']} tokens",
+        "erase": lambda: f"{len(runs)} changed models",
+        "evaluate": lambda: f"{len(runs)} evaluations",
+    }[kind]()
+
+
+def _protocol(details: Mapping[str, Any]) -> tuple[Fact, ...]:
+    settings, judge = details["protocol"], details["protocol"]["judge"]
+    last_seed = settings["first_seed"] + max(settings["num_concept_images"], settings["num_other_images"]) - 1
+    return (
+        ("judge", f"{judge['name']}, sha256 {judge.get('sha256', '')[:16]}, threshold {judge['threshold']}"),
+        ("suite", f"{settings['suite']}: held-out combinations of object, style and background"),
+        ("sampler", f"DDIM, {settings['num_inference_steps']} steps, guidance {settings['guidance_scale']}"),
+        ("seeds", f"{settings['first_seed']} to {last_seed}, the same for both models, never used for learning"),
+        ("interval", f"Wilson, {100 * settings['confidence']:.0f} %; differences: paired, Newcombe"),
+    )
+
+
+def _provenance(details: Mapping[str, Any], snapshot: Snapshot | None, erase: Run | None) -> tuple[Fact, ...]:
+    facts = [("original model", details["models"]["before"]), ("changed model", details["models"]["after"])]
+    if snapshot and erase:
+        facts.append(("snapshot of judgments", snapshot.hash))
+        facts.append(("erasure", json.dumps(erase.config["config"], sort_keys=True)))
+    facts.append(("versions", ", ".join(f"{name} {number}" for name, number in library_versions().items())))
+    facts.append(("python", f"{platform.python_version()} on {platform.machine()}"))
+    commit = _commit()
+    return tuple([*facts, ("commit", commit)] if commit else facts)
+
+
+def _commit() -> str:
+    """The commit of a source checkout; "" for an installed package."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _limits(snapshot: Snapshot | None) -> tuple[str, ...]:
+    limits = [
+        "The judge knows the objects of the embedded world and nothing else; it is another network than the annotators' eye.",
+        "A changed model can be trained or prompted back: nothing here was attacked.",
+    ]
+    if snapshot and snapshot.n_simulated:
+        limits.insert(0, f"{snapshot.n_simulated} of {snapshot.n_annotators} annotators are simulated: nothing here says what people would flag.")
+    return tuple(limits)

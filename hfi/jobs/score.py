@@ -1,0 +1,105 @@
+"""Freeze the judgments and train the score model on them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hfi.config import ScoreConfig
+from hfi.errors import NoFlaggedImagesError, NotFoundError
+from hfi.jobs.pictures import load_images
+from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
+from hfi.progress import Progress
+from storage import Store
+from storage.records import Run, Snapshot
+from storage.snapshot import create_snapshot, load_snapshot
+
+if TYPE_CHECKING:
+    from hfi.score import ScoreModel
+
+SCORE_ARTIFACT = "score-model"
+
+
+def run_score(store: Store, config: ScoreConfig, project: str, progress: Progress) -> StageResult:
+    """Snapshot -> score model, with its AUROC on prompts it never saw.
+
+    Args:
+        store: where judgments are and the model goes.
+        config: the ensemble and the CLIP model it reads.
+        project: a judged flag project.
+        progress: told about embedding and training.
+
+    Raises:
+        NoFlaggedImagesError: nobody flagged anything.
+        OneSidedLabelsError: everything was flagged.
+    """
+    snapshot = create_snapshot(store, project)
+    flagged = [image for image in snapshot.images if image.is_harmful]
+    if not flagged:
+        raise NoFlaggedImagesError(
+            f"None of the {len(snapshot.images)} judged pictures of project {project!r} is flagged, so there is no concept to "
+            f"learn. Judge more pictures, or generate some that show it."
+        )
+    settings = run_settings(config, project, snapshot=snapshot.hash)
+    done = find_finished(store, "score", settings)
+    if done is not None:
+        return StageResult(_summary(done), done, dict(done.metrics))
+    from hfi.clip import embed_images, load_clip
+    from hfi.score import train_score_model
+
+    with recorded_run(store, "score", settings, snapshot.hash) as work:
+        progress.start("score: embed", len(snapshot.images))
+        embeddings = embed_images(load_clip(config.clip, config.device), load_images(store, snapshot.images))
+        progress.start("score: train")
+        labels = np.array([image.p_harmful for image in snapshot.images])
+        model, report = train_score_model(embeddings, labels, [image.prompt for image in snapshot.images], config)
+        concept_scores, spread = model.score(embeddings)
+        with store.writing_artifact(work.run.id, SCORE_ARTIFACT, "score_model", {"snapshot": snapshot.hash}) as folder:
+            model.save(folder)
+            scores = {
+                image.sha256: [round(float(score), 5), round(float(sd), 5)]
+                for image, score, sd in zip(snapshot.images, concept_scores, spread, strict=True)
+            }
+            (folder / "scores.json").write_text(json.dumps(scores, sort_keys=True), encoding="utf-8")
+            rows = report.held_out_rows
+            held_out = {"scores": concept_scores[rows].tolist(), "is_flagged": (labels[rows] >= 0.5).tolist()}
+            (folder / "held_out.json").write_text(json.dumps(held_out), encoding="utf-8")
+        work.metrics.update(
+            auroc=report.auroc, low=report.auroc_low, high=report.auroc_high, n=report.num_held_out,
+            num_train=report.num_train, brier=report.brier, images=len(snapshot.images), flagged=len(flagged),
+        )  # fmt: skip
+        progress.finish(f"AUROC {report.auroc:.3f}" if report.auroc is not None else "")
+    return StageResult(_summary(work.run), work.run, dict(work.metrics))
+
+
+def _summary(run: Run) -> str:
+    figures = run.metrics
+    if figures["auroc"] is None:
+        return f"Score model from {figures['images']} pictures; too few prompts were held out to measure it."
+    return (
+        f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): held-out AUROC {figures['auroc']:.3f} "
+        f"[{figures['low']:.3f}, {figures['high']:.3f}] on {figures['n']} pictures."
+    )
+
+
+def require_score_run(store: Store, project: str) -> Run:
+    """The newest score model's run.
+
+    Raises:
+        NotFoundError: there is none yet.
+    """
+    run = latest_run(store, "score", project)
+    if run is None:
+        raise NotFoundError(f"Project {project!r} has no score model yet: run `hfi score` first.")
+    return run
+
+
+def load_scored_snapshot(store: Store, run: Run) -> tuple[Snapshot, ScoreModel, dict[str, float]]:
+    """What a score run was made from and made: its snapshot, the model, and every picture's concept score."""
+    from hfi.score import load_score_model
+
+    folder = store.artifact_dir(run.id) / SCORE_ARTIFACT
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    return load_snapshot(store, run.snapshot_hash), load_score_model(folder), {sha: pair[0] for sha, pair in scores.items()}

@@ -1,0 +1,450 @@
+"""Train the embedded model from its sprites: `hfi mini train --recipe cpu|gpu`.
+
+Six stages, each resumable from its own checkpoint: tokenizer, clip, vae, eye, judge, unet. Pictures are drawn while training, so there is
+no dataset to keep; combinations that `world.is_held_out` names are never drawn.
+
+Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as in DDPM.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hfi.mini import networks
+from hfi.mini.world import WORLDS, Scene, World, caption, random_scene, render, vocabulary_words
+from hfi.progress import NullProgress, Progress
+
+Stage = Literal["tokenizer", "clip", "vae", "eye", "judge", "unet"]
+STAGES: tuple[Stage, ...] = ("tokenizer", "clip", "vae", "eye", "judge", "unet")
+OnStep = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class MiniRecipe:
+    """Steps, batch sizes and learning rates of every stage of one recipe."""
+
+    world: Literal["cpu", "gpu"]
+    clip_steps: int
+    clip_batch: int
+    clip_learning_rate: float
+    vae_steps: int
+    vae_batch: int
+    vae_crop_px: int
+    vae_learning_rate: float
+    detector_steps: int
+    detector_batch: int
+    detector_learning_rate: float
+    num_latents: int
+    unet_steps: int
+    unet_batch: int
+    unet_learning_rate: float
+    ema_decay: float = 0.999
+    min_snr_gamma: float = 5.0
+    caption_dropout: float = 0.1
+    kl_weight: float = 2e-4
+    seed: int = 0
+    checkpoint_every_n_steps: int = 200
+
+
+def cpu_recipe() -> MiniRecipe:
+    """44 objects x 3 styles on 2 CPU cores: about two to three hours in all (clip 8, vae 15, detectors 10, unet 90-120 minutes)."""
+    return MiniRecipe(
+        world="cpu", clip_steps=1_300, clip_batch=64, clip_learning_rate=1e-3, vae_steps=1_800, vae_batch=24, vae_crop_px=32,
+        vae_learning_rate=1.5e-3, detector_steps=1_400, detector_batch=64, detector_learning_rate=2e-3, num_latents=24_000,
+        unet_steps=3_000, unet_batch=64, unet_learning_rate=8e-4,
+    )  # fmt: skip
+
+
+def gpu_recipe() -> MiniRecipe:
+    """84 objects x 4 styles on one GPU. Steps are an assumption until a run on a GPU is recorded in docs/LOG.md."""
+    return MiniRecipe(
+        world="gpu", clip_steps=8_000, clip_batch=512, clip_learning_rate=1e-3, vae_steps=12_000, vae_batch=128, vae_crop_px=64,
+        vae_learning_rate=1e-3, detector_steps=12_000, detector_batch=256, detector_learning_rate=2e-3, num_latents=300_000,
+        unet_steps=40_000, unet_batch=256, unet_learning_rate=8e-4, ema_decay=0.9995,
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], MiniRecipe]] = {"cpu": cpu_recipe, "gpu": gpu_recipe}
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """uint8 [n, h, w, 3] -> float [n, 3, h, w] in -1..1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def draw_batch(
+    world: World, rng: np.random.Generator, size: int, *, held_out: bool = False
+) -> tuple[list[Scene], np.ndarray]:
+    """Scenes and their pictures, uint8 [size, 64, 64, 3]."""
+    scenes = [random_scene(world, rng, held_out=held_out) for _ in range(size)]
+    return scenes, np.stack([render(scene) for scene in scenes])
+
+
+def cosine_rate(step: int, num_steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear warm-up, then a cosine down to 2 % of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+class Checkpoint:
+    """Saves and finds one stage's training state; a torn write is never seen, because files are renamed into place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, step: int, **parts: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".unfinished")
+        torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, unfinished)
+        os.replace(unfinished, self.path)
+
+    def restore(self, **parts: Any) -> int:
+        """Load the parts in place and return the number of steps done; 0 when there is nothing to restore."""
+        if not self.path.exists():
+            return 0
+        state = torch.load(self.path, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return int(state["step"])
+
+
+def training_steps(
+    name: str,
+    num_steps: int,
+    peak_rate: float,
+    checkpoint: Checkpoint,
+    parts: dict[str, Any],
+    every: int,
+    on_step: OnStep | None,
+) -> Iterator[tuple[int, Callable[[Tensor, nn.Module], None]]]:
+    """Yield (step, update) for the steps still to do; `update` makes one optimizer step at the scheduled rate, and checkpoints follow.
+
+    Losses are read once every ten steps, so that a GPU is not waited for.
+    """
+    optimizer = parts["optimizer"]
+    done = checkpoint.restore(**parts)
+
+    for step in range(done, num_steps):
+
+        def update(loss: Tensor, model: nn.Module, step: int = step) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = cosine_rate(step, num_steps, peak_rate)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if step % 10 == 0 and on_step is not None:
+                on_step(name, step, num_steps, float(loss.detach()))
+
+        yield step, update
+        if (step + 1) % every == 0 or step + 1 == num_steps:
+            checkpoint.save(step + 1, **parts)
+
+
+def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
+    """A source of randomness for one step, so that a resumed run draws what an uninterrupted one would."""
+    return np.random.default_rng((seed, stage, step))
+
+
+def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
+    """Contrastive training of the text and image towers; 1-in-2 pictures are degraded so that sampled pictures embed well too."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
+    torch.manual_seed(recipe.seed)
+    model = networks.build_clip(tokenizer)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+    )
+    parts = {"model": model, "optimizer": optimizer}
+    world = WORLDS[recipe.world]
+    checkpoint = Checkpoint(build / "clip.pt")
+    for step, update in training_steps(
+        "clip",
+        recipe.clip_steps,
+        recipe.clip_learning_rate,
+        checkpoint,
+        parts,
+        recipe.checkpoint_every_n_steps,
+        on_step,
+    ):
+        rng = step_rng(recipe.seed, 1, step)
+        scenes, images = draw_batch(world, rng, recipe.clip_batch)
+        tokens = tokenizer([caption(s, rng, group_share=0.05) for s in scenes], padding=True, return_tensors="pt")
+        pixels = degrade(to_pixels(images), rng)
+        output = model(input_ids=tokens.input_ids, pixel_values=pixels, return_dict=True)
+        targets = torch.arange(len(scenes))
+        logits = output.logits_per_text
+        update((F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2, model)
+    model.save_pretrained(build / "clip")
+
+
+def degrade(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur, noise and small colour shifts on half of the pictures; float [n, 3, h, w] in -1..1 before and after."""
+    count = pixels.shape[0]
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    amount = torch.rand(count, 1, 1, 1, generator=generator)
+    noisy = torch.lerp(pixels, blurred, amount) + 0.12 * torch.rand(count, 1, 1, 1, generator=generator) * torch.randn(
+        pixels.shape, generator=generator
+    )
+    noisy = noisy * (1 + 0.15 * (torch.rand(count, 3, 1, 1, generator=generator) - 0.5)) + 0.1 * (
+        torch.rand(count, 3, 1, 1, generator=generator) - 0.5
+    )
+    is_degraded = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5).float()
+    return torch.lerp(pixels, noisy, is_degraded).clamp_(-1.0, 1.0)
+
+
+def train_vae(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
+    """Autoencoder: L1 on pixels and on their differences to the neighbour, plus a small KL term; then its latent scale is measured."""
+    torch.manual_seed(recipe.seed + 1)
+    model = networks.build_vae().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.vae_learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    parts = {"model": model, "optimizer": optimizer}
+    world = WORLDS[recipe.world]
+    checkpoint = Checkpoint(build / "vae.pt")
+    for step, update in training_steps(
+        "vae", recipe.vae_steps, recipe.vae_learning_rate, checkpoint, parts, recipe.checkpoint_every_n_steps, on_step
+    ):
+        rng = step_rng(recipe.seed, 2, step)
+        _, images = draw_batch(world, rng, recipe.vae_batch)
+        pixels = random_crops(to_pixels(images), recipe.vae_crop_px, rng).contiguous(memory_format=torch.channels_last)
+        posterior = model.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
+        decoded = model.decode(posterior.mean + posterior.std * noise).sample
+        reconstruction = F.l1_loss(decoded, pixels) + 0.5 * edge_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
+        update(reconstruction + recipe.kl_weight * posterior.kl().mean() / posterior.mean[0].numel(), model)
+    with torch.no_grad():
+        _, images = draw_batch(world, step_rng(recipe.seed, 2, -1 % 2**31), 256)
+        latents = torch.cat([model.encode(chunk).latent_dist.mean for chunk in to_pixels(images).split(64)])
+    model.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 5))
+    model.save_pretrained(build / "vae")
+
+
+def random_crops(pixels: Tensor, size_px: int, rng: np.random.Generator) -> Tensor:
+    """One random square of each picture, at multiples of 4 pixels so that crops and whole pictures share a grid."""
+    room = (pixels.shape[-1] - size_px) // 4
+    corners = 4 * rng.integers(0, room + 1, size=(len(pixels), 2))
+    return torch.stack([p[:, y : y + size_px, x : x + size_px] for p, (y, x) in zip(pixels, corners, strict=True)])
+
+
+def edge_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
+    """L1 between horizontal and vertical neighbour differences."""
+    across = F.l1_loss(decoded.diff(dim=3), pixels.diff(dim=3))
+    return across + F.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2))
+
+
+def train_detector(
+    name: Literal["eye", "judge"], recipe: MiniRecipe, build: Path, on_step: OnStep | None = None
+) -> None:
+    """The eye or the judge: multi-label training on degraded rendered scenes; different architecture, seed and pictures."""
+    stage = {"eye": 3, "judge": 4}[name]
+    world = WORLDS[recipe.world]
+    torch.manual_seed(recipe.seed + 100 * stage)
+    model = networks.SceneDetector(world, "residual" if name == "eye" else "depthwise").to(
+        memory_format=torch.channels_last
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.detector_learning_rate, weight_decay=0.02)
+    parts = {"model": model, "optimizer": optimizer}
+    checkpoint = Checkpoint(build / f"{name}.pt")
+    for step, update in training_steps(
+        name,
+        recipe.detector_steps,
+        recipe.detector_learning_rate,
+        checkpoint,
+        parts,
+        recipe.checkpoint_every_n_steps,
+        on_step,
+    ):
+        rng = step_rng(recipe.seed, stage, step)
+        scenes, images = draw_batch(world, rng, recipe.detector_batch)
+        objects, styles, backgrounds = scene_targets(world, scenes)
+        logits = model(degrade(to_pixels(images), rng).contiguous(memory_format=torch.channels_last))
+        loss = 10.0 * F.binary_cross_entropy_with_logits(logits[0], objects)
+        update(loss + F.cross_entropy(logits[1], styles) + 0.5 * F.cross_entropy(logits[2], backgrounds), model)
+    from hfi.mini.detect import save_detector
+
+    save_detector(model, world, build / name)
+
+
+def scene_targets(world: World, scenes: list[Scene]) -> tuple[Tensor, Tensor, Tensor]:
+    """Multi-hot objects [n, objects], style index [n], background index [n]."""
+    objects = torch.zeros(len(scenes), len(world.objects))
+    for row, scene in enumerate(scenes):
+        objects[row, [world.objects.index(name) for name in scene.objects]] = 1.0
+    styles = torch.tensor([world.styles.index(scene.style) for scene in scenes])
+    return objects, styles, torch.tensor([world.backgrounds.index(scene.background) for scene in scenes])
+
+
+def encode_latents(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> tuple[Tensor, list[Scene]]:
+    """The pictures that the UNet learns from, encoded once: scaled latents float16 [n, 4, 16, 16] and their scenes.
+
+    Encoded in shards of 1,000 that are kept, so that an interruption costs one shard.
+    """
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(build / "vae").to(memory_format=torch.channels_last).eval()
+    world, shard_size = WORLDS[recipe.world], 1_000
+    folder = build / "latents"
+    folder.mkdir(exist_ok=True)
+    shards: list[Tensor] = []
+    scenes: list[Scene] = []
+    num_shards = recipe.num_latents // shard_size
+    for index in range(num_shards):
+        drawn, images = draw_batch(world, step_rng(recipe.seed, 5, index), shard_size)
+        scenes += drawn
+        path = folder / f"{index:04d}.pt"
+        if not path.exists():
+            with torch.inference_mode():
+                parts = [
+                    vae.encode(chunk.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+                    for chunk in to_pixels(images).split(50)
+                ]
+            torch.save((torch.cat(parts) * vae.config.scaling_factor).half(), path.with_suffix(".unfinished"))
+            os.replace(path.with_suffix(".unfinished"), path)
+        shards.append(torch.load(path, weights_only=True))
+        if on_step is not None:
+            on_step("latents", index, num_shards, 0.0)
+    return torch.cat(shards), scenes
+
+
+def min_snr_weight(alphas_cumprod: Tensor, gamma: float) -> Tensor:
+    """Loss weight of an epsilon-predicting model at each timestep: min(SNR, gamma) / SNR (arXiv 2303.09556, eq. 5)."""
+    snr = alphas_cumprod / (1.0 - alphas_cumprod)
+    return snr.clamp(max=gamma) / snr
+
+
+class Average:
+    """Exponential moving average of a model's parameters, with the usual faster start."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update_(self, model: nn.Module, step: int) -> None:
+        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        torch._foreach_lerp_([self.shadow[n] for n in names], list(parameters), weight)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.shadow
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.shadow = {name: tensor.clone() for name, tensor in state.items()}
+
+
+def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
+    """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving average."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    latents, scenes = encode_latents(recipe, build, on_step)
+    tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
+    text_model = CLIPModel.from_pretrained(build / "clip").text_model.eval().requires_grad_(False)
+    scheduler = networks.build_scheduler()
+    alphas = scheduler.alphas_cumprod
+    loss_weights = min_snr_weight(alphas, recipe.min_snr_gamma)
+    torch.manual_seed(recipe.seed + 2)
+    unet = networks.build_unet().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.unet_learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    average = Average(unet, recipe.ema_decay)
+    parts = {"model": unet, "optimizer": optimizer, "average": average}
+    for step, update in training_steps(
+        "unet",
+        recipe.unet_steps,
+        recipe.unet_learning_rate,
+        Checkpoint(build / "unet.pt"),
+        parts,
+        recipe.checkpoint_every_n_steps,
+        on_step,
+    ):
+        rng = step_rng(recipe.seed, 6, step)
+        chosen = rng.integers(len(scenes), size=recipe.unet_batch)
+        captions = ["" if rng.random() < recipe.caption_dropout else caption(scenes[i], rng) for i in chosen]
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            prompt_embeds = text_model(input_ids=tokens.input_ids).last_hidden_state
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        clean = latents[torch.from_numpy(chosen)].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
+        noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
+        noise_pred = unet(noisy, timesteps, prompt_embeds).sample
+        per_picture = F.mse_loss(noise_pred, noise, reduction="none").mean(dim=(1, 2, 3))
+        update((per_picture * loss_weights[timesteps]).mean(), unet)
+        average.update_(unet, step)
+    save_average(unet, average, build / "unet")
+
+
+def save_average(unet: nn.Module, average: Average, folder: Path) -> None:
+    """Write the averaged UNet as a diffusers folder."""
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            parameter.copy_(average.shadow[name])
+    unet.save_pretrained(folder)  # type: ignore[operator]
+
+
+def train(recipe_name: str, out: Path, progress: Progress | None = None) -> Path:
+    """Run every stage of a recipe that is not done yet and assemble the model folder.
+
+    Args:
+        recipe_name: `cpu` or `gpu`.
+        out: where checkpoints go (`out/<recipe>`) and the model (`out/<recipe>/model`); run again, it goes on from there.
+        progress: told about every stage.
+
+    Returns:
+        The model's folder, which `--model` takes.
+    """
+    from hfi.mini.assemble import assemble
+
+    recipe = RECIPES[recipe_name]()
+    build = out / recipe_name
+    build.mkdir(parents=True, exist_ok=True)
+    listener = progress or NullProgress()
+    for stage in STAGES:
+        if not (build / stage).exists():
+            listener.start(f"train {stage}")
+            run_stage(stage, recipe, build, reporter(listener))
+            listener.finish()
+    assemble(build, build / "model")
+    return build / "model"
+
+
+def reporter(progress: Progress) -> OnStep:
+    """Turn a training's figures into progress: the first call of a stage sets its length."""
+    seen: dict[str, int] = {}
+
+    def on_step(stage: str, step: int, num_steps: int, loss: float) -> None:
+        if stage not in seen:
+            progress.start(f"train {stage}", num_steps)
+        progress.advance(step - seen.get(stage, 0), loss=loss)
+        seen[stage] = step
+
+    return on_step
+
+
+def run_stage(stage: Stage, recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
+    """Run one stage; the stages before it must be done."""
+    if stage == "tokenizer":
+        networks.train_tokenizer(vocabulary_words(), build / "tokenizer")
+    elif stage == "clip":
+        train_clip(recipe, build, on_step)
+    elif stage == "vae":
+        train_vae(recipe, build, on_step)
+    elif stage == "unet":
+        train_unet(recipe, build, on_step)
+    else:
+        train_detector(stage, recipe, build, on_step)
