@@ -319,3 +319,49 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 ARTIFACT_FIND = f"{_ARTIFACT} WHERE run_id = ? AND name = ?"
 ARTIFACT_OF_RUN = f"{_ARTIFACT} WHERE run_id = ? ORDER BY id"
+
+# --- backup and doctor ------------------------------------------------------------------------------------------
+
+COUNTED_TABLES = ("user", "project", "image", "item", "judgment", "snapshot", "run")
+DOCTOR_MIGRATIONS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'hfi-store' ORDER BY id"
+DOCTOR_IMAGES = "SELECT sha256 FROM image ORDER BY sha256"
+DOCTOR_ARTIFACTS = "SELECT path, sha256 FROM artifact ORDER BY id"
+DOCTOR_SUBMITS = "SELECT details FROM audit WHERE action = 'judgment.submit' ORDER BY id"
+DOCTOR_LAST_JUDGMENT = "SELECT coalesce(max(id), 0) FROM judgment"
+DOCTOR_COUNTS = """
+SELECT i.id, i.n_judgments, coalesce(c.n, 0) AS n FROM item i LEFT JOIN (
+  SELECT item_id, count(*) AS n FROM current_judgment WHERE purpose IN ('normal', 'adjudicate')
+  AND answer NOT IN ('unsure', 'skip', 'broken', 'hide_kind') GROUP BY item_id) c ON c.item_id = i.id
+WHERE i.n_judgments <> coalesce(c.n, 0) ORDER BY i.id
+"""
+DOCTOR_LEASES = """
+SELECT i.id, i.n_leased, coalesce(c.n, 0) FROM item i LEFT JOIN (
+  SELECT item_id, count(*) AS n FROM assignment WHERE state = 'leased' AND slot IS NOT NULL GROUP BY item_id
+) c ON c.item_id = i.id WHERE i.n_leased <> coalesce(c.n, 0) ORDER BY i.id
+"""
+
+# --- export -----------------------------------------------------------------------------------------------------
+
+EXPORT_ITEM_KEYS = "SELECT id, key_sha256 FROM item WHERE project_id = ?"
+EXPORT_QUARANTINED = "SELECT sha256 FROM image WHERE quarantined_at_us IS NOT NULL"
+_EXPORT_ITEM_IDS = """
+SELECT DISTINCT j.item_id FROM snapshot_judgment s JOIN judgment j ON j.id = s.judgment_id WHERE s.snapshot_id = ?
+"""
+EXPORT_ITEMS = f"SELECT id, prompt, prompt_group, category_hint FROM item WHERE id IN ({_EXPORT_ITEM_IDS})"
+EXPORT_ITEM_IMAGES = f"""
+SELECT item_id, image_sha256 FROM item_image WHERE item_id IN ({_EXPORT_ITEM_IDS}) ORDER BY item_id, position
+"""
+EXPORT_PEOPLE = "SELECT id, is_simulated, is_imported FROM user"
+EXPORT_GUIDELINES = "SELECT id, version FROM guideline"
+EXPORT_JUDGMENTS = f"""{_JUDGMENT_COLUMNS} FROM snapshot_judgment s JOIN judgment j ON j.id = s.judgment_id
+{_JUDGMENT_JOINS} WHERE s.snapshot_id = ? ORDER BY j.uuid
+"""
+EXPORT_GENERATION = """
+SELECT prompt, seed, model_id, model_sha256, negative_prompt, scheduler, num_inference_steps, guidance_scale, width,
+  height, guard, role, versions, extra FROM generation WHERE project_id = ? AND image_sha256 = ?
+ORDER BY request_sha256 LIMIT 1
+"""
+EXPORT_GOLD = """
+SELECT i.key_sha256, g.answer, g.expected, g.explanation, g.is_training FROM gold g JOIN item i ON i.id = g.item_id
+WHERE g.project_id = ? ORDER BY i.key_sha256
+"""

@@ -9,6 +9,7 @@ Layout of the folder: ``store.db`` (SQLite), ``objects/`` (pictures by their has
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 from pathlib import Path
@@ -65,12 +66,18 @@ class Store(RunSection):
         with self.transaction() as connection:
             if connection.execute(sql.META_GET, ("store_id",)).fetchone() is None:
                 connection.execute(sql.META_PUT, ("store_id", str(uuid.uuid4())))
+                connection.execute(sql.META_PUT, ("pseudonym_key", secrets.token_hex(32)))
                 self.add_audit("store.create", "store", {})
 
     @property
     def store_id(self) -> str:
         """The store's own identity, made with it."""
         return str(self.connection.execute(sql.META_GET, ("store_id",)).fetchone()[0])
+
+    @property
+    def pseudonym_key(self) -> str:
+        """The secret that annotators' pseudonyms in exports are made with; it never leaves the store."""
+        return str(self.connection.execute(sql.META_GET, ("pseudonym_key",)).fetchone()[0])
 
     def __enter__(self) -> Store:
         return self
