@@ -58,7 +58,7 @@ def is_no_space(error: BaseException) -> bool:
 
 def _explain_usage(error: typer.TyperException) -> str:
     """Wrong usage: the message and where the right usage stands."""
-    message = error.format_message().strip()
+    message = error.format_message().strip().replace("Value error, ", "")
     message += "" if message.endswith((".", "?", "!")) else "."
     context = getattr(error, "ctx", None)
     return f"{message} See: {context.command_path} --help" if context is not None else message

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def _template() -> Template:
         thousands=format_thousands,
         data_uri=encode_picture,
         difference=row_difference,
+        plain=strip_markdown,
     )
     return environment.get_template("report.html")
 
@@ -119,6 +121,11 @@ def encode_picture(source: ImageSource) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def strip_markdown(text: str) -> str:
+    """A guideline as it reads: without the marks of headings and emphasis, lines kept."""
+    return re.sub(r"^#+\s*|(?<!\s)\*+|\*+(?!\s)|(?<!\w)_+|_+(?!\w)", "", text.strip(), flags=re.MULTILINE)
 
 
 def format_percent(share: float) -> str:

@@ -56,7 +56,7 @@ def build_content(*, is_sensitive: bool = True, num_pairs: int = 12) -> ReportCo
         concept_pairs=tuple(build_pair(i, True) for i in range(num_pairs)),
         other_pairs=tuple(build_pair(i, False) for i in range(num_pairs)),
         labels=LabelStatistics(
-            question="Does this picture show a weapon?",
+            question="# Weapons\n\nDoes this picture show a **weapon**? A toy gun counts.",
             num_images=512,
             num_flagged=190,
             rule="the majority of 3",

@@ -20,6 +20,7 @@ from hfi.evaluate.report import (
     format_percent,
     judge_change,
     render_report,
+    strip_markdown,
     write_report,
 )
 from hfi.evaluate.report_content import RateRow, ReportContent
@@ -195,6 +196,13 @@ def test_judge_change_follows_the_intervals(removed: int, right: int, sentence: 
     removal = RateRow("a", wilson_interval(178, 200), wilson_interval(removed, 200), "lower")
     others = RateRow("b", wilson_interval(187, 200), wilson_interval(right, 200), "higher")
     assert sentence in judge_change(removal, others)
+
+
+def test_strip_markdown_keeps_the_words() -> None:
+    guideline = "# Weapons\n\nDoes it show a **weapon**? Answer *yes* or _no_; keep snake_case and 2 * 3.\n"
+    assert strip_markdown(guideline) == (
+        "Weapons\n\nDoes it show a weapon? Answer yes or no; keep snake_case and 2 * 3."
+    )
 
 
 def test_line_chart_leaves_gaps_where_values_are_missing() -> None:
