@@ -16,7 +16,7 @@ Device = Literal["auto", "cpu", "cuda"]
 class JobConfig(BaseModel):
     """Base of every job's configuration: frozen, no unknown fields, JSON in and out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SamplerConfig(JobConfig):
@@ -59,10 +59,11 @@ class InvertConfig(JobConfig):
     model: str = Field("mini", description="Model whose text encoder learns the token.")
     placeholder: str = Field("<concept>", description="Name of the concept token; several become <concept-1>, <concept-2>, ...")
     initializer: str = Field("", description="Word the token starts from; default: the common word of the prompts of the images, else the mean.")
+    start: Literal["word", "encoder_output"] = Field("word", description="Start from the initializer's embedding, or from the text encoder's output for it (CrossInit).")
     num_concepts: int | Literal["auto"] = Field("auto", description="Tokens, one a cluster of flagged images; auto chooses by measured coverage.")
     num_vectors: int = Field(1, ge=1, le=16, description="Embedding rows of each token.")
     top_k: int = Field(256, ge=1, description="Images with the highest concept score that are used.")
-    num_train_steps: int = Field(150, ge=1, description="Optimizer steps (all clusters together in a batch).")
+    num_train_steps: int = Field(150, ge=0, description="Optimizer steps (all clusters together in a batch).")
     batch_size: int = Field(8, ge=1, description="Images per step and token.")
     learning_rate: float = Field(5e-3, gt=0, description="AdamW learning rate of the placeholder rows.")
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")

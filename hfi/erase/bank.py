@@ -1,0 +1,129 @@
+"""Training points for erasing: noised latents of judged pictures, or points of a model's own sampling.
+
+What the frozen original predicts at a point never changes, so points are made for many steps at once, with their
+targets, and each is used a few times before the bank is made anew. That saves most of the original's forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hfi.pipelines import add_noise, predict_noise, sample_latents
+
+CHUNK_SIZE = 64  # points predicted together
+ROLLOUT_STEPS = 25  # sampler steps of a trajectory; SDD's code uses 50
+POINTS_PER_TRAJECTORY = 8  # points kept of each trajectory
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where the student is trained: latents, their timestep, and which prompt (by index) goes with each."""
+
+    latents: Float[Tensor, "points channels height width"]
+    timesteps: Int[Tensor, " points"]
+    prompt_ids: Int[Tensor, " points"]
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+def draw_positions(count: int, how: str, generator: torch.Generator) -> Float[Tensor, " count"]:
+    """Positions in (0, 1) along a trajectory, 1 the noisiest.
+
+    Args:
+        how: `uniform`: one from each of `count` equal parts, in random order; `beta`: Beta(3, 3), as HFI trains SDD.
+    """
+    if how == "uniform":
+        return (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+    # the median of five uniforms is Beta(3, 3); torch's own Beta sampler takes no generator
+    return torch.rand(count, 5, generator=generator).median(dim=1).values
+
+
+def noised_points(
+    pipeline: StableDiffusionPipeline,
+    latents: Float[Tensor, "pictures channels height width"],
+    prompt_ids: Int[Tensor, " pictures"],
+    count: int,
+    how: str,
+    generator: torch.Generator,
+) -> Points:
+    """`count` points from noising the latents of pictures, each picture about equally often."""
+    order = torch.cat([torch.randperm(len(latents), generator=generator) for _ in range(-(-count // len(latents)))])
+    chosen = order[:count].to(latents.device)
+    num_timesteps = pipeline.scheduler.config.num_train_timesteps
+    positions = draw_positions(count, how, generator)
+    timesteps = (positions * num_timesteps).long().clamp_max(num_timesteps - 1).to(latents.device)
+    noise = torch.randn((count, *latents.shape[1:]), generator=generator).to(latents.device)
+    return Points(add_noise(pipeline, latents[chosen], noise, timesteps), timesteps, prompt_ids[chosen])
+
+
+@torch.no_grad()
+def rollout_points(
+    pipeline: StableDiffusionPipeline,
+    unet: UNet2DConditionModel,
+    prompt_embeds: Float[Tensor, "prompts tokens dim"],
+    null_embeds: Float[Tensor, "1 tokens dim"],
+    count: int,
+    how: str,
+    guidance_scale: float,
+    generator: torch.Generator,
+) -> Points:
+    """`count` points on trajectories that `unet` samples for prompts drawn evenly; several points of each trajectory.
+
+    Point k of a trajectory is its latents after k steps, with the timestep that comes next: k = 0 is pure noise.
+    Source: SDD, arXiv 2307.05977, where every point has a trajectory of its own.
+    """
+    num_trajectories = -(-count // POINTS_PER_TRAJECTORY)
+    device, config = prompt_embeds.device, unet.config
+    prompt_ids = torch.randint(len(prompt_embeds), (num_trajectories,), generator=generator).to(device)
+    size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
+    shape = (num_trajectories, config.in_channels, size, size)
+    start = torch.randn(shape, generator=generator).to(device) * pipeline.scheduler.init_noise_sigma
+    scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    scheduler.set_timesteps(ROLLOUT_STEPS)
+    path = [start]
+    embeds = prompt_embeds[prompt_ids]
+    sample_latents(
+        pipeline,
+        embeds,
+        null_embeds,
+        start,
+        ROLLOUT_STEPS,
+        guidance_scale,
+        lambda _, latents: path.append(latents),
+        unet=unet,
+    )
+    positions = draw_positions(num_trajectories * POINTS_PER_TRAJECTORY, how, generator)
+    # position 1 is the noisiest, which is the start of the trajectory
+    num_steps_done = ((1 - positions) * ROLLOUT_STEPS).long().clamp_max(ROLLOUT_STEPS - 1)
+    trajectory = torch.arange(num_trajectories).repeat(POINTS_PER_TRAJECTORY)
+    latents = torch.stack([path[k][i] for k, i in zip(num_steps_done.tolist(), trajectory.tolist(), strict=True)])
+    timesteps = scheduler.timesteps[num_steps_done].to(device)
+    return Points(latents[:count], timesteps[:count], prompt_ids[trajectory.to(device)][:count])
+
+
+@torch.no_grad()
+def predict_in_chunks(
+    pipeline: StableDiffusionPipeline,
+    points: Points,
+    embeds: Float[Tensor, "prompts tokens dim"],
+    prompt_ids: Int[Tensor, " points"],
+) -> Float[Tensor, "points channels height width"]:
+    """What the frozen original predicts at each point under the prompt of that index."""
+    chunks = [slice(start, start + CHUNK_SIZE) for start in range(0, len(points), CHUNK_SIZE)]
+    return torch.cat(
+        [predict_noise(pipeline, points.latents[c], points.timesteps[c], embeds[prompt_ids[c]]) for c in chunks]
+    )
+
+
+def bank_rows(num_points: int, batch_size: int, num_steps: int, generator: torch.Generator) -> Sequence[Tensor]:
+    """Rows of each of the next `num_steps` batches: passes over the bank, each in an order of its own."""
+    needed = num_steps * batch_size
+    orders = [torch.randperm(num_points, generator=generator) for _ in range(-(-needed // num_points))]
+    return torch.cat(orders)[:needed].split(batch_size)

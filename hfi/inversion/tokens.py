@@ -1,0 +1,208 @@
+"""Concept tokens: what inversion learns, how it is stored, and how prompts with placeholders are encoded.
+
+Embedding rows are spliced into the text encoder's input, so nothing of the pipeline changes until `add_tokens_` is
+asked to.
+Source: textual inversion, arXiv 2208.01618.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hfi.errors import InvalidInputError, UnknownTokenError
+from hfi.pipelines import encode_token_ids
+
+WEIGHTS_NAME = "learned_embeds.safetensors"
+CARD_NAME = "card.json"
+NO_ROW = -1  # in a row map: an ordinary word
+
+
+@dataclass(frozen=True)
+class ConceptToken:
+    """A learned word: embedding rows that stand for a concept as annotators see it.
+
+    Attributes:
+        placeholder: How prompts name it, such as `<concept-1>`.
+        learned_embeds: Rows of the text encoder's input embedding, float32.
+        initializer: Word it started from; empty = the mean of the vocabulary.
+        card: Plain JSON: figures of the training and where it comes from.
+    """
+
+    placeholder: str
+    learned_embeds: Float[Tensor, "vectors dim"]
+    initializer: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `learned_embeds.safetensors`, which `pipe.load_textual_inversion` reads, and `card.json`."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        save_file({self.placeholder: self.learned_embeds.detach().cpu().float().contiguous()}, path / WEIGHTS_NAME)
+        card = self.card | {"placeholder": self.placeholder, "initializer": self.initializer}
+        (path / CARD_NAME).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return path / WEIGHTS_NAME
+
+
+def placeholder_names(placeholder: str, count: int) -> list[str]:
+    """`<concept>` for one token; `<concept-1>`, `<concept-2>`, ... for several."""
+    if count == 1:
+        return [placeholder]
+    stem, closing = (placeholder[:-1], ">") if placeholder.endswith(">") else (placeholder, "")
+    return [f"{stem}-{number}{closing}" for number in range(1, count + 1)]
+
+
+def save_concept_tokens(folder: str | Path, tokens: Sequence[ConceptToken]) -> list[Path]:
+    """Write each token into its own folder `<folder>/<name>/`, since diffusers reads one token a file."""
+    return [token.save(Path(folder) / re.sub(r"[^\w-]+", "", token.placeholder)) for token in tokens]
+
+
+def load_concept_tokens(path: str | Path) -> list[ConceptToken]:
+    """Load tokens from a file, from a folder that holds one, or from a folder of such folders (in name order).
+
+    Raises:
+        UnknownTokenError: There is none, or one is unreadable, not two-dimensional or not finite.
+    """
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(root.rglob(WEIGHTS_NAME), key=_natural_order)
+    if not files:
+        raise UnknownTokenError(f"{root} holds no concept token ({WEIGHTS_NAME}): run `hfi invert` first.")
+    return [_load_concept_token(file) for file in files]
+
+
+def _natural_order(path: Path) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def _load_concept_token(file: Path) -> ConceptToken:
+    try:
+        with safe_open(str(file), framework="pt") as tensors:
+            (placeholder,) = tensors.keys()
+            rows = tensors.get_tensor(placeholder).float()
+        card_file = file.with_name(CARD_NAME)
+        card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
+    except Exception as error:  # safetensors, JSON and the file system share no base class
+        raise UnknownTokenError(f"{file} is not a concept token ({error}): run `hfi invert` again.") from error
+    rows = rows.unsqueeze(0) if rows.ndim == 1 else rows
+    if rows.ndim != 2 or not rows.isfinite().all():
+        raise UnknownTokenError(f"{file}: the rows of {placeholder} are not finite numbers: run `hfi invert` again.")
+    return ConceptToken(placeholder, rows, card.get("initializer", ""), card)
+
+
+def check_token_fits(pipeline: StableDiffusionPipeline, token: ConceptToken) -> None:
+    """Raise UnknownTokenError if the token was learned for a text encoder of another width."""
+    dim = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
+    if token.learned_embeds.shape[1] != dim:
+        raise UnknownTokenError(
+            f"{token.placeholder} has rows of {token.learned_embeds.shape[1]} numbers, but this model's text encoder "
+            f"reads {dim}: use the model that the token was learned on."
+        )
+
+
+def add_tokens_(pipeline: StableDiffusionPipeline, tokens: Sequence[ConceptToken]) -> None:
+    """Add tokens to the pipeline's tokenizer and text encoder in place, as `pipe.load_textual_inversion` would."""
+    for token in tokens:
+        check_token_fits(pipeline, token)
+        if token.placeholder in pipeline.tokenizer.get_vocab():
+            raise UnknownTokenError(f"{token.placeholder} is already a word of this model: choose another placeholder.")
+        pipeline.load_textual_inversion({token.placeholder: token.learned_embeds})
+
+
+# ---------------------------------------- encoding without changing the pipeline
+
+
+@dataclass(frozen=True)
+class SplicedPrompts:
+    """Tokenized prompts and where learned rows take the place of words.
+
+    Attributes:
+        token_ids: Ordinary ids; some ordinary id stands where a learned row will be.
+        row_ids: Index into the learned rows, or NO_ROW.
+    """
+
+    token_ids: Int[Tensor, "prompts tokens"]
+    row_ids: Int[Tensor, "prompts tokens"]
+
+
+def tokenize_spliced(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], rows_of: dict[str, Sequence[int]]
+) -> SplicedPrompts:
+    """Tokenize prompts in which placeholders stand for learned rows.
+
+    Args:
+        rows_of: For each placeholder, the indices of its rows in order.
+    """
+    tokenizer, length = pipeline.tokenizer, pipeline.tokenizer.model_max_length
+    split = re.compile("|".join(f"({re.escape(name)})" for name in sorted(rows_of, key=len, reverse=True)) or r"(?!)")
+    all_ids, all_rows = [], []
+    for prompt in prompts:
+        ids, rows = [tokenizer.bos_token_id], [NO_ROW]
+        for piece in filter(None, split.split(prompt)):
+            learned = list(rows_of.get(piece, ()))
+            words = [tokenizer.unk_token_id] * len(learned) or tokenizer(piece, add_special_tokens=False).input_ids
+            ids += words
+            rows += learned or [NO_ROW] * len(words)
+        ids, rows = [*ids[: length - 1], tokenizer.eos_token_id], [*rows[: length - 1], NO_ROW]
+        all_ids.append(ids + [tokenizer.pad_token_id] * (length - len(ids)))
+        all_rows.append(rows + [NO_ROW] * (length - len(rows)))
+    return SplicedPrompts(torch.tensor(all_ids), torch.tensor(all_rows))
+
+
+@contextmanager
+def _spliced_rows(
+    text_encoder: torch.nn.Module, rows: Float[Tensor, "rows dim"], row_ids: Int[Tensor, "prompts tokens"]
+) -> Iterator[None]:
+    """While open, the text encoder's input embedding gives learned rows where `row_ids` says so."""
+    is_learned = (row_ids != NO_ROW).unsqueeze(-1)
+    learned = rows[row_ids.clamp_min(0)]
+    hook = text_encoder.get_input_embeddings().register_forward_hook(
+        lambda _module, _inputs, words: torch.where(is_learned, learned.to(words.dtype), words)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def encode_spliced(
+    pipeline: StableDiffusionPipeline, prompts: SplicedPrompts, rows: Float[Tensor, "rows dim"]
+) -> Float[Tensor, "prompts tokens dim"]:
+    """Prompt embeddings with learned rows spliced in; gradients reach `rows` and nothing else."""
+    with _spliced_rows(pipeline.text_encoder, rows, prompts.row_ids.to(rows.device)):
+        return encode_token_ids(pipeline, prompts.token_ids)
+
+
+@torch.no_grad()
+def encode_prompts_with_tokens(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], tokens: Sequence[ConceptToken]
+) -> Float[Tensor, "prompts tokens dim"]:
+    """`hfi.pipelines.encode_prompts` for prompts with placeholders, without adding them to the pipeline.
+
+    Raises:
+        InvalidInputError: There is no prompt.
+        UnknownTokenError: A token was learned for a text encoder of another width.
+    """
+    if not prompts:
+        raise InvalidInputError("No prompt was given: give at least one.")
+    for token in tokens:
+        check_token_fits(pipeline, token)
+    rows_of, first = {}, 0
+    for token in tokens:
+        rows_of[token.placeholder] = range(first, first + len(token.learned_embeds))
+        first += len(token.learned_embeds)
+    device = pipeline.text_encoder.device
+    dim = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
+    rows = torch.cat([torch.zeros(1 if not tokens else 0, dim), *(token.learned_embeds for token in tokens)]).to(device)
+    return encode_spliced(pipeline, tokenize_spliced(pipeline, prompts, rows_of), rows)

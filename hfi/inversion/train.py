@@ -1,0 +1,297 @@
+"""Reward-weighted textual inversion: the embedding rows under which flagged pictures become likely.
+
+    symbol  variable           meaning
+    v*      rows               placeholder rows, the only parameters
+    x       images, latents    flagged pictures, encoded once
+    r(x)    weights            concept score of a picture, mapped to a positive weight
+    c(v)    prompt_embeds      a template with the placeholder, through the frozen text encoder
+    z_t, t  noisy, timesteps   noised latents; t in 0..999
+
+    v* = argmin_v E_x [ r(x) || eps - eps_theta*(z_t, t, c(v)) ||^2 ]    (HFI, arXiv 2407.21032; -log p by its bound)
+
+All clusters are trained in one batch: a step costs one UNet forward and backward whatever their number.
+Sources: textual inversion arXiv 2208.01618; CrossInit arXiv 2312.15905 (start = the encoder's output vector);
+DVAR arXiv 2302.04841 (stop when the loss on one fixed batch has settled).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from hfi.config import InvertConfig
+from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError
+from hfi.inversion.tokens import ConceptToken, SplicedPrompts, encode_spliced, placeholder_names, tokenize_spliced
+from hfi.pipelines import add_noise, encode_images, encode_prompts, predict_noise
+
+TEMPLATES = ("a {}", "{}", "a picture of a {}", "a photo of a {}")
+DVAR_EVERY_N_STEPS = 5  # one more forward of a batch each; ours, the paper evaluates every step
+DVAR_WINDOW = 6  # evaluations in "the last W"; ours, scaled from the paper's 310 steps
+DVAR_THRESHOLD = 0.15  # var(last W) / var(all), as in the paper
+LOG_EVERY_N_STEPS = 10
+
+# Called after a step with (num_steps_done, num_train_steps).
+OnStep = Callable[[int, int], None]
+
+
+def reward_weights(scores: Float[Tensor, " images"], temperature: float = 0.5) -> Float[Tensor, " images"]:
+    """Positive weights with mean 1 from scores of any range: sigmoid((r - median) / (sd * temperature)).
+
+    Bradley-Terry scores are defined up to a constant and may be negative, so they cannot weigh anything as they are.
+    """
+    spread = scores.std(correction=0).clamp_min(1e-6)
+    weights = torch.sigmoid((scores - scores.median()) / (spread * temperature))
+    return weights / weights.mean()
+
+
+def draw_probabilities(weights: Float[Tensor, " images"]) -> Float[Tensor, " images"]:
+    """Probability of each image when images are drawn in proportion to their weight."""
+    return weights / weights.sum()
+
+
+def loss_factors(weights: Float[Tensor, " images"]) -> Float[Tensor, " images"]:
+    """Factor on each image's loss when images are drawn evenly; the expectation is that of `draw_probabilities`."""
+    return weights / weights.mean()
+
+
+def has_settled(losses: Sequence[float]) -> bool:
+    """DVAR: the last DVAR_WINDOW losses on one fixed batch vary little beside all of them. Source: arXiv 2302.04841."""
+    if len(losses) < 2 * DVAR_WINDOW:
+        return False
+    values = torch.tensor(losses, dtype=torch.float64)
+    return bool(values[-DVAR_WINDOW:].var() < DVAR_THRESHOLD * values.var())
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One step's choices: pictures, noise, timesteps, template prompts and loss factors, for all clusters together."""
+
+    latents: Float[Tensor, "batch channels height width"]
+    noise: Float[Tensor, "batch channels height width"]
+    timesteps: Int[Tensor, " batch"]
+    prompt_ids: Int[Tensor, " batch"]
+    factors: Float[Tensor, " batch"]
+
+
+def invert(
+    pipeline: StableDiffusionPipeline,
+    images: Sequence[Image.Image],
+    weights: Sequence[float],
+    config: InvertConfig,
+    clusters: Sequence[int] | None = None,
+    initializers: Sequence[str] | None = None,
+    on_step: OnStep | None = None,
+) -> list[ConceptToken]:
+    """Learn one concept token for each cluster of flagged pictures. The pipeline is left as it was, bit for bit.
+
+    Args:
+        images: Flagged pictures, all of the model's size.
+        weights: Positive weight of each picture, such as its concept score.
+        config: Steps, batch, learning rate, weighting, start and stopping; `num_concepts` and `top_k` are the caller's.
+        clusters: Cluster of each picture, 0..n-1; None = one cluster.
+        initializers: A word for each cluster (empty = the mean of the vocabulary); None = `config.initializer` for all.
+        on_step: Called after each step with (num_steps_done, num_train_steps).
+
+    Raises:
+        NoFlaggedImagesError: There is no picture.
+        InvalidInputError: Lengths differ, a weight is not positive, a cluster is empty.
+        UnknownTokenError: An initializer has no token, or the placeholder is already a word of the model.
+        TrainingDivergedError: The loss is not finite.
+    """
+    started = time.monotonic()
+    cluster_ids, all_weights = _checked_inputs(pipeline, images, weights, clusters, config)
+    num_clusters = int(cluster_ids.max()) + 1
+    words = list(initializers) if initializers is not None else [config.initializer] * num_clusters
+    if len(words) != num_clusters:
+        raise InvalidInputError(f"There are {len(words)} initializers for {num_clusters} clusters: give one for each.")
+    device = pipeline.unet.device
+    latents = encode_images(pipeline, images)
+    names = placeholder_names(config.placeholder, num_clusters)
+    rows = torch.cat([initial_rows(pipeline, word, config) for word in words]).to(device).requires_grad_()
+    prompts = _template_prompts(pipeline, names, config.num_vectors)
+    optimizer = torch.optim.AdamW([rows], lr=config.learning_rate, weight_decay=0.0, fused=True)
+
+    def batch_at(step: int) -> _Batch:
+        return _draw_batch(
+            latents, all_weights, cluster_ids, config, torch.Generator().manual_seed(_step_seed(config.seed, step))
+        )
+
+    fixed_batch, fixed_losses = batch_at(-1), []
+    losses: list[Tensor] = []
+    for step in range(config.num_train_steps):
+        per_cluster = _cluster_losses(pipeline, rows, prompts, batch_at(step), num_clusters)
+        # a sum over clusters: their rows do not share gradients, so each trains as if alone
+        loss = per_cluster.sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.found_inf = (
+            ~loss.detach().isfinite()
+        ).float()  # the fused kernel then skips its step, without a sync
+        optimizer.step()
+        losses.append(per_cluster.detach())
+        if (step + 1) % LOG_EVERY_N_STEPS == 0 or step + 1 == config.num_train_steps:
+            _check_finite(losses, step, config)
+        if on_step is not None:
+            on_step(step + 1, config.num_train_steps)
+        if config.stopping == "dvar" and (step + 1) % DVAR_EVERY_N_STEPS == 0:
+            with torch.no_grad():
+                fixed_losses.append(_cluster_losses(pipeline, rows, prompts, fixed_batch, num_clusters).mean().item())
+            if has_settled(fixed_losses):
+                break
+    return _make_tokens(names, words, rows, losses, cluster_ids, config, time.monotonic() - started)
+
+
+def initial_rows(pipeline: StableDiffusionPipeline, word: str, config: InvertConfig) -> Float[Tensor, "vectors dim"]:
+    """Starting rows of a token: the word's own embedding, or the text encoder's output for it (CrossInit).
+
+    A word of several tokens starts from their mean. Several vectors start from the same row, told apart by a hundredth
+    of the vocabulary's spread.
+    """
+    table = pipeline.text_encoder.get_input_embeddings().weight.detach()
+    start = table.mean(dim=0)
+    if word:
+        ids = pipeline.tokenizer(word, add_special_tokens=False).input_ids
+        if not ids or pipeline.tokenizer.unk_token_id in ids:
+            raise UnknownTokenError(
+                f"The initializer {word!r} is no word of this model: choose another or leave it empty."
+            )
+        start = table[ids].mean(dim=0)
+        if config.start == "encoder_output":
+            start = encode_prompts(pipeline, [word])[0, 1 : 1 + len(ids)].mean(dim=0)
+    generator = torch.Generator().manual_seed(config.seed)
+    jitter = torch.randn((config.num_vectors, table.shape[1]), generator=generator).to(table.device)
+    return start.float() + (jitter * 0.01 * table.std() if config.num_vectors > 1 else 0 * jitter)
+
+
+# ---------------------------------------- one step
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed of its own for each step, so that a step's choices do not depend on the steps before it."""
+    return (seed * 1_000_003 + step + 1) % 2**63
+
+
+def _template_prompts(pipeline: StableDiffusionPipeline, names: Sequence[str], num_vectors: int) -> SplicedPrompts:
+    """All templates for the first token, then for the second, and so on."""
+    rows_of = {name: range(i * num_vectors, (i + 1) * num_vectors) for i, name in enumerate(names)}
+    return tokenize_spliced(pipeline, [template.format(name) for name in names for template in TEMPLATES], rows_of)
+
+
+def _draw_batch(
+    latents: Float[Tensor, "images channels height width"],
+    weights: Float[Tensor, " images"],
+    cluster_ids: Int[Tensor, " images"],
+    config: InvertConfig,
+    generator: torch.Generator,
+) -> _Batch:
+    """`batch_size` pictures of each cluster, in the clusters' order."""
+    chosen, factors, prompt_ids = [], [], []
+    for cluster in range(int(cluster_ids.max()) + 1):
+        members = (cluster_ids == cluster).nonzero().squeeze(1)
+        is_sampled = config.weighting == "sample"
+        chances = draw_probabilities(weights[members] if is_sampled else torch.ones(len(members)))
+        drawn = torch.multinomial(chances, config.batch_size, replacement=True, generator=generator)
+        chosen.append(members[drawn])
+        factors.append(torch.ones(config.batch_size) if is_sampled else loss_factors(weights[members])[drawn])
+        templates = torch.randint(len(TEMPLATES), (config.batch_size,), generator=generator)
+        prompt_ids.append(cluster * len(TEMPLATES) + templates)
+    rows, device = torch.cat(chosen), latents.device
+    noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
+    timesteps = _stratified_timesteps(len(rows), generator)
+    return _Batch(
+        latents[rows.to(device)], noise.to(device), timesteps.to(device), torch.cat(prompt_ids).to(device),
+        torch.cat(factors).to(device),
+    )  # fmt: skip
+
+
+def _stratified_timesteps(
+    count: int, generator: torch.Generator, num_train_timesteps: int = 1000
+) -> Int[Tensor, " count"]:
+    """Uniform timesteps, one from each of `count` equal parts in random order: less variance than independent draws."""
+    positions = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+    return (positions * num_train_timesteps).long().clamp_max(num_train_timesteps - 1)
+
+
+def _cluster_losses(
+    pipeline: StableDiffusionPipeline,
+    rows: Float[Tensor, "rows dim"],
+    prompts: SplicedPrompts,
+    batch: _Batch,
+    num_clusters: int,
+) -> Float[Tensor, " clusters"]:
+    """Mean weighted denoising error of each cluster."""
+    prompt_embeds = encode_spliced(pipeline, prompts, rows)[batch.prompt_ids]
+    noisy = add_noise(pipeline, batch.latents, batch.noise, batch.timesteps)
+    noise_pred = predict_noise(pipeline, noisy, batch.timesteps, prompt_embeds)
+    per_image = (noise_pred - batch.noise).square().mean(dim=(1, 2, 3))
+    return (per_image * batch.factors).view(num_clusters, -1).mean(dim=1)
+
+
+# ---------------------------------------- checks and results
+
+
+def _checked_inputs(
+    pipeline: StableDiffusionPipeline,
+    images: Sequence[Image.Image],
+    weights: Sequence[float],
+    clusters: Sequence[int] | None,
+    config: InvertConfig,
+) -> tuple[Int[Tensor, " images"], Float[Tensor, " images"]]:
+    if not images:
+        raise NoFlaggedImagesError("No flagged picture was given: a concept token needs at least one.")
+    cluster_ids = torch.tensor(list(clusters) if clusters is not None else [0] * len(images))
+    all_weights = torch.tensor(list(weights), dtype=torch.float32)
+    if not len(images) == len(all_weights) == len(cluster_ids):
+        raise InvalidInputError(
+            f"There are {len(images)} pictures, {len(all_weights)} weights, {len(cluster_ids)} clusters: give one each."
+        )
+    if not (all_weights.isfinite().all() and bool((all_weights > 0).all())):
+        raise InvalidInputError("A weight is not a positive number: map scores with `reward_weights` first.")
+    if cluster_ids.min() < 0 or len(cluster_ids.unique()) != int(cluster_ids.max()) + 1:
+        raise InvalidInputError("A cluster has no picture: number the clusters 0, 1, 2, ... without gaps.")
+    names = placeholder_names(config.placeholder, int(cluster_ids.max()) + 1)
+    if any(name in pipeline.tokenizer.get_vocab() for name in names):
+        raise UnknownTokenError(f"{config.placeholder} is already a word of this model: choose another placeholder.")
+    return cluster_ids, all_weights
+
+
+def _check_finite(losses: Sequence[Tensor], last_step: int, config: InvertConfig) -> None:
+    """The one host sync of an interval: raise for the first step whose loss was not finite."""
+    recent = torch.stack(list(losses[-LOG_EVERY_N_STEPS:])).sum(dim=1).tolist()
+    for offset, value in enumerate(recent):
+        if not math.isfinite(value):
+            step = last_step - len(recent) + 1 + offset
+            raise TrainingDivergedError("invert", step=step, seed=config.seed, loss=value)
+
+
+def _make_tokens(
+    names: Sequence[str],
+    words: Sequence[str],
+    rows: Float[Tensor, "rows dim"],
+    losses: Sequence[Tensor],
+    cluster_ids: Int[Tensor, " images"],
+    config: InvertConfig,
+    seconds: float,
+) -> list[ConceptToken]:
+    tokens = []
+    for index, (name, word) in enumerate(zip(names, words, strict=True)):
+        learned = rows.detach()[index * config.num_vectors : (index + 1) * config.num_vectors].cpu().clone()
+        recent = [float(loss[index]) for loss in losses[-LOG_EVERY_N_STEPS:]]
+        card = {
+            "num_vectors": config.num_vectors,
+            "num_images": int((cluster_ids == index).sum()),
+            "num_steps_done": len(losses),
+            "final_loss": sum(recent) / len(recent) if recent else None,
+            "seconds": round(seconds, 2),
+            "seed": config.seed,
+        }
+        tokens.append(ConceptToken(name, learned, word, card))
+    return tokens

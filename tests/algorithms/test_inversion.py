@@ -1,0 +1,253 @@
+"""Inversion changes the placeholder rows and nothing else; tokens load everywhere; coverage counts what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from hfi import inversion
+from hfi.config import InvertConfig, SamplerConfig
+from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError, WeakTokenError
+from hfi.inversion import train
+from hfi.inversion.tokens import ConceptToken
+from hfi.pipelines import encode_prompts
+from hfi.score import load_clip
+from tests import tiny
+
+CONFIG = InvertConfig(num_train_steps=4, batch_size=2, stopping="steps", initializer="bomb")
+
+
+def pictures(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def all_weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    parts = {"unet": pipeline.unet, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}
+    return {
+        f"{part}.{name}": tensor.clone()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("num_vectors", [1, 2])
+def test_invert_changes_only_the_placeholder_rows(pipeline: StableDiffusionPipeline, num_vectors: int) -> None:
+    before, words = all_weights(pipeline), len(pipeline.tokenizer)
+    config = CONFIG.model_copy(update={"num_vectors": num_vectors})
+    steps: list[tuple[int, int]] = []
+    tokens = inversion.invert(
+        pipeline,
+        pictures(5),
+        [1, 2, 3, 4, 5],
+        config,
+        [0, 1, 0, 1, 1],
+        ["bomb", ""],
+        on_step=lambda *s: steps.append(s),
+    )
+    after = all_weights(pipeline)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in pipeline.unet.parameters())
+    assert len(pipeline.tokenizer) == words
+    assert [token.placeholder for token in tokens] == ["<concept-1>", "<concept-2>"]
+    assert steps == [(done, 4) for done in (1, 2, 3, 4)]
+    for token, word in zip(tokens, ["bomb", ""], strict=True):
+        assert token.learned_embeds.shape == (num_vectors, tiny.TEXT_WIDTH)
+        assert (token.learned_embeds != train.initial_rows(pipeline, word, config)).all()
+
+
+@pytest.mark.parametrize("num_steps", [0, 1])
+def test_invert_runs_exactly_the_steps_asked_for(pipeline: StableDiffusionPipeline, num_steps: int) -> None:
+    (token,) = inversion.invert(pipeline, pictures(1), [1], CONFIG.model_copy(update={"num_train_steps": num_steps}))
+    start = train.initial_rows(pipeline, "bomb", CONFIG)
+    assert torch.equal(token.learned_embeds, start) == (num_steps == 0)
+    assert token.card["num_steps_done"] == num_steps
+    assert token.placeholder == "<concept>"
+
+
+def test_invert_repeats_itself_and_clusters_train_as_if_alone(pipeline: StableDiffusionPipeline) -> None:
+    images = pictures(4)
+    first, second = (inversion.invert(pipeline, images, [1] * 4, CONFIG, [0, 0, 1, 1]) for _ in range(2))
+    assert all(torch.equal(a.learned_embeds, b.learned_embeds) for a, b in zip(first, second, strict=True))
+    swapped = [images[0], images[1], images[1], images[0]]  # only the second cluster sees other pictures
+    third = inversion.invert(pipeline, swapped, [1] * 4, CONFIG, [0, 0, 1, 1])
+    assert torch.allclose(first[0].learned_embeds, third[0].learned_embeds, atol=1e-5)
+    assert not torch.allclose(first[1].learned_embeds, third[1].learned_embeds, atol=1e-5)
+
+
+def test_invert_makes_a_fixed_batch_likelier(pipeline: StableDiffusionPipeline) -> None:
+    config = CONFIG.model_copy(update={"num_train_steps": 30, "learning_rate": 0.05, "batch_size": 4})
+    tokens = inversion.invert(pipeline, pictures(2), [1, 1], config)
+    start = inversion.invert(pipeline, pictures(2), [1, 1], config.model_copy(update={"num_train_steps": 0}))
+    losses = [fixed_loss(pipeline, pictures(2), token.learned_embeds) for token in (*start, *tokens)]
+    assert losses[1] < losses[0]
+
+
+def fixed_loss(pipeline: StableDiffusionPipeline, images: list[Image.Image], rows: torch.Tensor) -> float:
+    prompts = train._template_prompts(pipeline, ["<concept>"], 1)
+    latents = train.encode_images(pipeline, images)
+    generator = torch.Generator().manual_seed(99)
+    config = CONFIG.model_copy(update={"batch_size": 32})
+    batch = train._draw_batch(latents, torch.ones(2), torch.zeros(2, dtype=torch.long), config, generator)
+    with torch.no_grad():
+        return train._cluster_losses(pipeline, rows, prompts, batch, 1).item()
+
+
+@pytest.mark.parametrize("options", [{"weighting": "loss"}, {"start": "encoder_output"}, {"stopping": "dvar"}])
+def test_every_choice_runs(pipeline: StableDiffusionPipeline, options: dict[str, str]) -> None:
+    (token,) = inversion.invert(pipeline, pictures(3), [1, 2, 3], CONFIG.model_copy(update=options))
+    assert token.learned_embeds.isfinite().all()
+
+
+def test_sampling_and_weighting_agree_in_expectation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights, losses = torch.rand(7, generator=generator) + 0.1, torch.rand(7, generator=generator)
+    sampled = (train.draw_probabilities(weights) * losses).sum()
+    weighted = (train.loss_factors(weights) * losses).mean()
+    assert torch.allclose(sampled, weighted)
+    assert train.loss_factors(weights).mean().item() == pytest.approx(1)
+
+
+def test_reward_weights_are_positive_ordered_and_blind_to_a_constant() -> None:
+    scores = torch.tensor([-3.0, 0.0, 1.0, 5.0])
+    weights = train.reward_weights(scores)
+    assert (weights > 0).all() and (weights.diff() > 0).all()
+    assert weights.mean().item() == pytest.approx(1)
+    assert torch.allclose(train.reward_weights(scores + 100), weights, atol=1e-5)
+    assert torch.allclose(train.reward_weights(torch.zeros(3)), torch.ones(3))
+
+
+def test_has_settled_waits_for_a_flat_end() -> None:
+    falling = [1.0 - 0.05 * i for i in range(12)]
+    assert not train.has_settled(falling)
+    assert not train.has_settled([1.0] * 5)
+    assert train.has_settled([*falling, *[0.4] * train.DVAR_WINDOW])
+
+
+def test_a_saved_token_means_the_same_here_and_in_diffusers(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    rows = torch.randn(3, 2, tiny.TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
+    tokens = [ConceptToken(f"<concept-{i}>", rows[i, : 2 if i else 1], card={"reproduction": 0.5}) for i in range(3)]
+    inversion.save_concept_tokens(tmp_path, tokens)
+    loaded = inversion.load_concept_tokens(tmp_path)
+    assert [token.placeholder for token in loaded] == [token.placeholder for token in tokens]
+    assert all(torch.equal(a.learned_embeds, b.learned_embeds) for a, b in zip(loaded, tokens, strict=True))
+    prompts = ["a photo of a <concept-1> and a cat", "a bomb", "<concept-0>", "red <concept-2>", "the " * 30]
+    expected = inversion.encode_prompts_with_tokens(pipeline, prompts, tokens)
+    assert torch.allclose(expected[1], encode_prompts(pipeline, ["a bomb"])[0], atol=1e-6)
+    other = tiny.build_pipeline()
+    for path in sorted(tmp_path.rglob("*.safetensors")):
+        other.load_textual_inversion(str(path.parent), local_files_only=True)
+    inversion.add_tokens_(pipeline, tokens)
+    for changed in (pipeline, other):
+        assert torch.allclose(encode_prompts(changed, prompts), expected, atol=1e-5)
+    with pytest.raises(UnknownTokenError, match="already"):
+        inversion.add_tokens_(pipeline, tokens)
+
+
+def test_add_tokens_keeps_the_words_there_were_bit_for_bit(pipeline: StableDiffusionPipeline) -> None:
+    before = pipeline.text_encoder.get_input_embeddings().weight.clone()
+    inversion.add_tokens_(pipeline, [ConceptToken("<concept>", torch.ones(1, tiny.TEXT_WIDTH))])
+    after = pipeline.text_encoder.get_input_embeddings().weight
+    assert torch.equal(after[:-1], before)
+    assert torch.equal(after[-1], torch.ones(tiny.TEXT_WIDTH))
+
+
+def test_tokens_that_do_not_fit_are_refused(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    with pytest.raises(UnknownTokenError, match="rows of 3 numbers"):
+        inversion.add_tokens_(pipeline, [ConceptToken("<concept>", torch.zeros(1, 3))])
+    with pytest.raises(UnknownTokenError, match="no concept token"):
+        inversion.load_concept_tokens(tmp_path)
+    ConceptToken("<concept>", torch.full((1, 3), float("nan"))).save(tmp_path)
+    with pytest.raises(UnknownTokenError, match="not finite"):
+        inversion.load_concept_tokens(tmp_path)
+    (tmp_path / "learned_embeds.safetensors").write_bytes(b"x")
+    with pytest.raises(UnknownTokenError, match="not a concept token"):
+        inversion.load_concept_tokens(tmp_path)
+
+
+def test_invert_refuses_bad_input(pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(NoFlaggedImagesError):
+        inversion.invert(pipeline, [], [], CONFIG)
+    with pytest.raises(InvalidInputError, match="positive"):
+        inversion.invert(pipeline, pictures(2), [1, 0], CONFIG)
+    with pytest.raises(InvalidInputError, match="no picture"):
+        inversion.invert(pipeline, pictures(2), [1, 1], CONFIG, [0, 2])
+    with pytest.raises(InvalidInputError, match="1 weights"):
+        inversion.invert(pipeline, pictures(2), [1], CONFIG)
+    with pytest.raises(UnknownTokenError, match="already"):
+        inversion.invert(pipeline, pictures(1), [1], CONFIG.model_copy(update={"placeholder": "bomb</w>"}))
+
+
+def test_invert_stops_when_the_loss_is_not_finite(pipeline: StableDiffusionPipeline) -> None:
+    pipeline.unet.conv_out.bias.data.fill_(float("nan"))
+    with pytest.raises(TrainingDivergedError, match=r"nan at step 0 \(seed 0\)"):
+        inversion.invert(pipeline, pictures(1), [1], CONFIG)
+
+
+def three_sided(per_side: int = 20) -> np.ndarray:
+    x = np.repeat(np.eye(3, 8), per_side, axis=0) + 0.05 * np.random.default_rng(0).normal(size=(3 * per_side, 8))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_cluster_images_finds_planted_sides_and_leaves_none_empty() -> None:
+    clusters = inversion.cluster_images(three_sided(), 3, seed=0)
+    assert [len(set(clusters[i * 20 : (i + 1) * 20])) for i in range(3)] == [1, 1, 1]
+    assert set(clusters) == {0, 1, 2}
+    assert set(inversion.cluster_images(three_sided(2), 6, seed=0)) == set(range(6))
+    with pytest.raises(InvalidInputError, match="61 clusters"):
+        inversion.cluster_images(three_sided(), 61, seed=0)
+
+
+def test_coverage_counts_the_sides_that_previews_reach() -> None:
+    flagged = three_sided()
+    assert inversion.coverage(flagged, flagged[::2]) == 1
+    assert inversion.coverage(flagged, flagged[:20]) == pytest.approx(1 / 3, abs=0.05)
+    assert inversion.coverage(flagged, flagged[:20], np.zeros(20, dtype=bool)) == 0
+    assert inversion.coverage(flagged, -flagged) == 0
+
+
+def test_choose_tokens_keeps_the_fewest_that_cover_as_much() -> None:
+    covered = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], dtype=bool)
+    assert inversion.choose_tokens(covered, 0.0) == [1, 2]
+    assert inversion.choose_tokens(covered, 0.3) == [1]
+    assert inversion.choose_tokens(np.zeros((2, 4), dtype=bool)) == [0]
+
+
+def test_telling_word_is_the_one_that_others_do_not_say() -> None:
+    assert inversion.telling_word(["a red bomb", "the bomb"], ["a red cat", "the dog"]) == "bomb"
+    assert inversion.telling_word(["a cat"], ["a cat", "a cat"]) == ""
+    assert inversion.telling_word([], ["a cat"]) == ""
+
+
+def test_check_token_strength_refuses_what_does_not_reproduce() -> None:
+    weak = ConceptToken("<concept>", torch.zeros(1, 3), card={"reproduction": 0.1})
+    with pytest.raises(WeakTokenError, match="10%"):
+        inversion.check_token_strength([weak], 0.3)
+    inversion.check_token_strength([weak], 0.1)
+    inversion.check_token_strength([ConceptToken("<concept>", torch.zeros(1, 3))], 0.9)
+
+
+def test_invert_concept_measures_and_chooses(pipeline: StableDiffusionPipeline, model_folder: Path) -> None:
+    before = all_weights(pipeline)
+    result = inversion.invert_concept(
+        pipeline,
+        pictures(12),
+        [1.0] * 12,
+        CONFIG.model_copy(update={"initializer": "", "top_k": 9, "num_train_steps": 1}),
+        load_clip(model_folder, device="cpu"),
+        lambda embeddings: np.linspace(0, 1, len(embeddings)),
+        prompts=["a bomb"] * 6 + ["an axe"] * 6,
+        other_prompts=["a cat"],
+        preview_seeds=[0, 1],
+        sampler=SamplerConfig(num_inference_steps=1),
+    )
+    assert result.used_images == list(range(9)) and len(result.clusters) == 9
+    assert len(result.tokens) == len(result.previews) <= 2
+    assert all(token.card["reproduction"] == 0.5 for token in result.tokens)
+    assert 0 <= result.coverage <= 1 and result.concept_score == 0.5
+    assert all(torch.equal(tensor, before[name]) for name, tensor in all_weights(pipeline).items())
