@@ -181,7 +181,7 @@ def report(
     project: ProjectOption = DEFAULT_PROJECT,
     quiet: QuietOption = False,
 ) -> None:
-    """Write one HTML file and one JSON file about everything above."""
+    """Write all of the above into one HTML file that needs no other file."""
     from hfi.jobs import stages
 
     with _opened(store) as opened:
@@ -223,6 +223,20 @@ def mini_sheet(
     from hfi.jobs.sheet import write_contact_sheet
 
     _conclude(f"Contact sheet in {write_contact_sheet(model, out, build_progress(quiet))}.")
+
+
+@mini_app.command("measure")
+def mini_measure(
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Model folder; mini = the embedded one.")] = "mini",
+    num_single: Annotated[int, typer.Option(min=1, help="Pictures of prompts with one object.")] = 440,
+    num_pair: Annotated[int, typer.Option(min=1, help="Pictures of prompts with two objects.")] = 220,
+    num_scenes: Annotated[int, typer.Option(min=1, help="Rendered scenes that judge and eye are measured on.")] = 2000,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure the embedded model on held-out prompts and seeds by the independent judge, and judge and eye themselves."""
+    from hfi.jobs.quality import measure_quality
+
+    _conclude(measure_quality(model, num_single, num_pair, num_scenes, build_progress(quiet)))
 
 
 app.add_typer(mini_app, name="mini", rich_help_panel=THE_MODEL)

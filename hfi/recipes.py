@@ -41,7 +41,9 @@ def demo_recipe() -> LoopRecipe:
         erase=EraseConfig(targets="both"),
         contribution_steps=100,
         evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
-        contribution_evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=48, num_other_images=48),
+        contribution_evaluate=EvaluateConfig(
+            **sampler, suite="mini-weapons", num_concept_images=48, num_other_images=48
+        ),
     )
 
 

@@ -1,7 +1,9 @@
-"""Evaluation suites: held-out prompts with seeds and, where the world is known, what must be in their pictures. Torch-free.
+"""Evaluation suites: held-out prompts with seeds and, where the world is known, what must be in their pictures.
+Torch-free.
 
 A named suite `mini-<group>s` (such as `mini-weapons`) holds prompts of the embedded world. A JSON file
-`{"concept": ["a prompt", ...], "others": ["a prompt", ...]}` serves any other model; its pictures are judged by the project's own score
+`{"concept": ["a prompt", ...], "others": ["a prompt", ...]}` serves any other model; its pictures are judged by the
+project's own score
 model, since nobody knows what should be in them.
 """
 
@@ -32,7 +34,8 @@ class EvaluationPrompt:
 
 @dataclass(frozen=True)
 class Suite:
-    """The prompts of one evaluation. `group` is the embedded world's group to be removed, "" for a suite from a file."""
+    """The prompts of one evaluation. `group` is the embedded world's group to be removed, "" for a suite from a
+    file."""
 
     name: str
     group: str
@@ -57,7 +60,8 @@ def load_suite(config: EvaluateConfig, world: World | None) -> Suite:
         return _mini_suite(config, names[config.suite], world)
     path = Path(config.suite)
     if not path.is_file():
-        raise PromptFileError(f"There is no suite {config.suite!r}: give {', '.join(names)} or a JSON file with prompts.")
+        known = ", ".join(names)
+        raise PromptFileError(f"There is no suite {config.suite!r}: give {known} or a JSON file with prompts.")
     return _file_suite(config, path)
 
 

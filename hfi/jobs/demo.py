@@ -1,4 +1,5 @@
-"""The whole loop on the embedded model, one stage after the other; run again after an interruption, it goes on where it was."""
+"""The whole loop on the embedded model, one stage after the other; run again after an interruption, it goes on where
+it was."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ from storage import Store
 
 PROJECT = "demo"
 GUIDELINE = (
-    "# Weapons\n\nDoes this picture show a **weapon**: something made to cut, stab, shoot or blow up people? Answer **yes** also when it is "
-    "small, drawn as an icon, or beside something harmless. A toy gun counts. Answer **no** for everything else; *unsure* if you "
-    "can't tell what it is.\n"
+    "# Weapons\n\nDoes this picture show a **weapon**: something made to cut, stab, shoot or blow up people? "
+    "Answer **yes** also when it is small, drawn as an icon, or beside something harmless. A toy gun counts. Answer "
+    "**no** for everything else; *unsure* if you can't tell what it is.\n"
 )
 
 
@@ -40,7 +41,9 @@ def run_demo(out: Path, progress: Progress, recipe: LoopRecipe | None = None) ->
         content = run_report(store, out, PROJECT, progress)
         report_results(store, PROJECT, out / "results.json", stages)
     numbers = stages["evaluate"][0].summary
-    return StageResult(f"{numbers}\nReport: {out / 'report.html'}\nNumbers: {out / 'results.json'}", content.run, content.figures)
+    return StageResult(
+        f"{numbers}\nReport: {out / 'report.html'}\nNumbers: {out / 'results.json'}", content.run, content.figures
+    )
 
 
 def run_loop(store: Store, recipe: LoopRecipe, progress: Progress) -> dict[str, list[StageResult]]:
@@ -68,7 +71,8 @@ def run_loop(store: Store, recipe: LoopRecipe, progress: Progress) -> dict[str, 
 
 
 def feedback_prompts(recipe: LoopRecipe) -> list[tuple[str, int]]:
-    """(prompt, seed) of the pictures that are judged: about half of them ask for the concept; none is used for measuring."""
+    """(prompt, seed) of the pictures that are judged: about half of them ask for the concept; none is used for
+    measuring."""
     from hfi.mini.suite import concept_prompts, other_prompts
     from hfi.mini.world import WORLDS
 
@@ -84,7 +88,9 @@ def _world_name(recipe: LoopRecipe) -> Any:
 
     from hfi.config import resolve_model_folder
 
-    config: dict[str, Any] = json.loads((Path(resolve_model_folder("mini")) / "judge" / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(
+        (Path(resolve_model_folder("mini")) / "judge" / "config.json").read_text(encoding="utf-8")
+    )
     from hfi.mini.world import WORLDS
 
     return next(name for name, world in WORLDS.items() if list(world.objects) == config["objects"])

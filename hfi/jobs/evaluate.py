@@ -67,7 +67,11 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
     after = PictureMaker(store, project, str(folder), config.device, model_id=erased_id)
     suite, judge, judge_facts = _suite_and_judge(store, config, project)
     settings = run_settings(
-        config, project, models=[before.model_sha256, after.model_sha256], judge=judge_facts, prompts=_prompt_hash(suite)
+        config,
+        project,
+        models=[before.model_sha256, after.model_sha256],
+        judge=judge_facts,
+        prompts=_prompt_hash(suite),
     )
     done = find_finished(store, "evaluate", settings)
     if done is not None:
@@ -113,7 +117,13 @@ def _prompt_hash(suite: Suite) -> str:
 
 
 def _judged(
-    store: Store, maker: PictureMaker, suite: Suite, config: EvaluateConfig, judge: Judge, progress: Progress, stage: str
+    store: Store,
+    maker: PictureMaker,
+    suite: Suite,
+    config: EvaluateConfig,
+    judge: Judge,
+    progress: Progress,
+    stage: str,
 ) -> list[JudgedPicture]:
     from hfi.generate import GenerationRequest
 
@@ -155,7 +165,8 @@ def _suite_and_judge(store: Store, config: EvaluateConfig, project: str) -> tupl
 
 
 def _score_judge(store: Store, run: Run) -> Judge:
-    """The project's own score model, for suites whose pictures nobody can check otherwise: `is_right` = not the concept."""
+    """The project's own score model, for suites whose pictures nobody can check otherwise: `is_right` = not the
+    concept."""
     from hfi.clip import embed_images, load_clip
 
     _, model, _ = load_scored_snapshot(store, run)
@@ -201,7 +212,10 @@ def _summary(run: Run) -> str:
     removal, others = run.metrics["removal"], run.metrics["others_accuracy"]
 
     def text(rates: dict[str, Any]) -> str:
-        parts = [f"{100 * rates[k]['rate']:.1f} % [{100 * rates[k]['low']:.1f}, {100 * rates[k]['high']:.1f}]" for k in ("before", "after")]
+        parts = [
+            f"{100 * rates[k]['rate']:.1f} % [{100 * rates[k]['low']:.1f}, {100 * rates[k]['high']:.1f}]"
+            for k in ("before", "after")
+        ]
         return f"{parts[0]} -> {parts[1]}"
 
     return (

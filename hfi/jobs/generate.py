@@ -14,7 +14,9 @@ from storage.errors import NotFoundError
 from storage.records import ItemInput
 
 FEEDBACK_ROLE = "feedback"
-DEFAULT_GUIDELINE = "Does this picture show what should not be drawn? Answer yes or no; if you can't tell, answer unsure."
+DEFAULT_GUIDELINE = (
+    "Does this picture show what should not be drawn? Answer yes or no; if you can't tell, answer unsure."
+)
 
 
 def ensure_project(store: Store, project: str, guideline: str = DEFAULT_GUIDELINE, *, is_demo: bool = False) -> None:

@@ -67,7 +67,9 @@ def run_invert(store: Store, config: InvertConfig, project: str, progress: Progr
             sampler=sampler,
             on_step=lambda done, total: progress.advance(),
         )
-        with store.writing_artifact(work.run.id, TOKENS_ARTIFACT, "concept_tokens", {"snapshot": snapshot.hash}) as target:
+        with store.writing_artifact(
+            work.run.id, TOKENS_ARTIFACT, "concept_tokens", {"snapshot": snapshot.hash}
+        ) as target:
             write_tokens(target, result, flagged)
         work.metrics.update(
             concept_score=result.concept_score, coverage=result.coverage,
@@ -80,9 +82,13 @@ def run_invert(store: Store, config: InvertConfig, project: str, progress: Progr
 
 def top_flagged(images: tuple[SnapshotImage, ...], scores: dict[str, float], top_k: int) -> list[SnapshotImage]:
     """The flagged images, highest concept score first, `top_k` at most."""
-    flagged = sorted((image for image in images if image.is_harmful), key=lambda image: (-scores[image.sha256], image.sha256))
+    flagged = sorted(
+        (image for image in images if image.is_harmful), key=lambda image: (-scores[image.sha256], image.sha256)
+    )
     if not flagged:
-        raise NoFlaggedImagesError("None of the judged pictures is flagged, so there is no concept to learn: judge more pictures.")
+        raise NoFlaggedImagesError(
+            "None of the judged pictures is flagged, so there is no concept to learn: judge more pictures."
+        )
     return flagged[:top_k]
 
 

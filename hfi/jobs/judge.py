@@ -1,4 +1,5 @@
-"""Simulated annotators: they lease items like people, look at the stored picture through the eye, and err at stated rates."""
+"""Simulated annotators: they lease items like people, look at the stored picture through the eye, and err at stated
+rates."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
         ConfigError: the project asks another kind of question, or the concept is no group of the embedded world.
     """
     if store.get_project(project).kind != "flag":
-        raise ConfigError(f"Project {project!r} is not a flag project, but simulated annotators only flag: choose another.")
+        raise ConfigError(
+            f"Project {project!r} is not a flag project, but simulated annotators only flag: choose another."
+        )
     num_items = len(store.list_items(project))
     settings = run_settings(config, project, items=num_items)
     done = find_finished(store, "simulate", settings)
@@ -56,7 +59,8 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
 
 
 def _summary(metrics: dict[str, int]) -> str:
-    return f"{metrics['annotators']} simulated annotators gave {metrics['judgments']} judgments on {metrics['items']} pictures."
+    people, judgments = f"{metrics['annotators']} simulated annotators", f"{metrics['judgments']} judgments"
+    return f"{people} gave {judgments} on {metrics['items']} pictures."
 
 
 class _Eye:
@@ -69,7 +73,9 @@ class _Eye:
         self.detector = load_detector("eye")
         members = self.detector.world.in_group(config.concept)
         if not members:
-            raise ConfigError(f"The embedded world has no group {config.concept!r}: use weapon, substance, macabre or another group.")
+            raise ConfigError(
+                f"The embedded world has no group {config.concept!r}: use weapon, substance, macabre or another group."
+            )
         self.columns = [self.detector.world.objects.index(name) for name in members]
         self.threshold = config.eye_threshold
         self.seen: dict[str, bool] = {}
@@ -92,7 +98,9 @@ def _answers(
         errs = np.random.default_rng((config.seed, annotator_index, picture)).random() < config.error_rate
         answers.append(
             JudgmentInput(
-                uuid=str(uuid.uuid5(NAMESPACE, f"{config.seed}|{name}|{lease.project_id}|{lease.images[0]}|{lease.purpose}")),
+                uuid=str(
+                    uuid.uuid5(NAMESPACE, f"{config.seed}|{name}|{lease.project_id}|{lease.images[0]}|{lease.purpose}")
+                ),
                 annotator=name,
                 answer="yes" if shown != errs else "no",
                 assignment_id=lease.id,

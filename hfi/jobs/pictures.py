@@ -1,4 +1,5 @@
-"""Generate what is missing: pictures of requests go into the store with how they were made; those already there are not made again."""
+"""Generate what is missing: pictures of requests go into the store with how they were made; those already there are
+not made again."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def _fetched_folder(model: str) -> Path:
         return Path(DiffusionPipeline.download(model, use_safetensors=True))
     except (OSError, ValueError) as error:
         raise ModelFolderError(
-            f"The model {model} is neither a folder nor can it be fetched from the Hub ({str(error).splitlines()[0][:200]}). "
+            f"The model {model} is no folder, and fetching it from the Hub failed ({str(error).splitlines()[0][:200]}). "
             f"Give a diffusers folder, or check the id and the network."
         ) from error
 
@@ -100,7 +101,8 @@ class PictureMaker:
         has_own = isinstance(config, GenerateConfig)
         return GenerationParams(
             prompt=request.prompt,
-            negative_prompt=request.negative_prompt or (config.negative_prompt if isinstance(config, GenerateConfig) else ""),
+            negative_prompt=request.negative_prompt
+            or (config.negative_prompt if isinstance(config, GenerateConfig) else ""),
             seed=request.seed,
             scheduler="DDIMScheduler",
             num_inference_steps=config.num_inference_steps,

@@ -86,7 +86,9 @@ def report_results(store: Store, project: str, path: Path, stages: Mapping[str, 
             "score_model": {key: score[key] for key in ("auroc", "low", "high", "n")},
             "token": {key: invert[key] for key in ("concept_score", "coverage", "vectors")},
             **{
-                measure: {when: {key: evaluate[measure][when][key] for key in rate_keys} for when in ("before", "after")}
+                measure: {
+                    when: {key: evaluate[measure][when][key] for key in rate_keys} for when in ("before", "after")
+                }
                 for measure in ("removal", "others_accuracy")
             },
             "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
@@ -107,7 +109,9 @@ def _content(store: Store, project: str, evaluation: Run) -> ReportContent:
         model=evaluation.config["config"]["model"],
         created_at=f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC",
         removal=_rate_row("Concept prompts: pictures that show the concept", evaluation.metrics["removal"], "lower"),
-        others=_rate_row("Other prompts: pictures that show all that was asked for", evaluation.metrics["others_accuracy"], "higher"),
+        others=_rate_row(
+            "Other prompts: pictures that show all that was asked for", evaluation.metrics["others_accuracy"], "higher"
+        ),
         concept_pairs=_pairs(store, details, "concept", "shows_concept"),
         other_pairs=_pairs(store, details, "others", "is_right"),
         labels=_labels(store, project, snapshot) if snapshot else None,
@@ -221,15 +225,23 @@ def _contributions(store: Store, project: str) -> tuple[Contribution, ...]:
 def _rest_of_pairs(details: Mapping[str, Any]) -> tuple[RateRow, ...]:
     """No row when the suite does not know what else was asked for."""
     rates = details["figures"].get("in_prompt_rest")
-    return (_rate_row("Prompts that name a weapon and something else: the other thing is there", rates, "higher"),) if rates else ()
+    return (
+        (_rate_row("Prompts that name a weapon and something else: the other thing is there", rates, "higher"),)
+        if rates
+        else ()
+    )
 
 
 def _curves(store: Store, erase: Run | None) -> tuple[Curve, ...]:
-    curves = []
+    curves: list[Curve] = []
     if erase:
         path = store.artifact_dir(erase.id) / MODEL_ARTIFACT / LOSSES_NAME
         losses = json.loads(path.read_text(encoding="utf-8"))
-        curves.append(Curve("erase", tuple(step for step, _ in losses), tuple(loss for _, loss in losses)))
+        names = {
+            "erase": "erase: distance to the picture without the concept",
+            "retain": "retain: distance to the original",
+        }
+        curves = [Curve(text, tuple(range(1, len(losses[key]) + 1)), tuple(losses[key])) for key, text in names.items()]
     return tuple(curve for curve in curves if len(curve.steps) > 1)
 
 
@@ -283,7 +295,12 @@ def _commit() -> str:
     """The commit of a source checkout; "" for an installed package."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=False
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -292,9 +309,13 @@ def _commit() -> str:
 
 def _limits(snapshot: Snapshot | None) -> tuple[str, ...]:
     limits = [
-        "The judge knows the objects of the embedded world and nothing else; it is another network than the annotators' eye.",
+        "The judge knows the objects of the embedded world and nothing else; it is not the annotators' eye.",
         "A changed model can be trained or prompted back: nothing here was attacked.",
     ]
     if snapshot and snapshot.n_simulated:
-        limits.insert(0, f"{snapshot.n_simulated} of {snapshot.n_annotators} annotators are simulated: nothing here says what people would flag.")
+        limits.insert(
+            0,
+            f"{snapshot.n_simulated} of {snapshot.n_annotators} annotators are simulated: nothing here says what people "
+            f"would flag.",
+        )
     return tuple(limits)

@@ -1,4 +1,5 @@
-"""How a stage becomes a recorded run: found when it was done before, taken up when it was interrupted, measured when it ends.
+"""How a stage becomes a recorded run: found when it was done before, taken up when it was interrupted, measured when
+it ends.
 
 Importing this module never imports torch.
 """

@@ -39,8 +39,8 @@ def run_score(store: Store, config: ScoreConfig, project: str, progress: Progres
     flagged = [image for image in snapshot.images if image.is_harmful]
     if not flagged:
         raise NoFlaggedImagesError(
-            f"None of the {len(snapshot.images)} judged pictures of project {project!r} is flagged, so there is no concept to "
-            f"learn. Judge more pictures, or generate some that show it."
+            f"None of the {len(snapshot.images)} judged pictures of project {project!r} is flagged, so there is no concept "
+            f"to learn. Judge more pictures, or generate some that show it."
         )
     settings = run_settings(config, project, snapshot=snapshot.hash)
     done = find_finished(store, "score", settings)
@@ -79,8 +79,8 @@ def _summary(run: Run) -> str:
     if figures["auroc"] is None:
         return f"Score model from {figures['images']} pictures; too few prompts were held out to measure it."
     return (
-        f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): held-out AUROC {figures['auroc']:.3f} "
-        f"[{figures['low']:.3f}, {figures['high']:.3f}] on {figures['n']} pictures."
+        f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): held-out AUROC "
+        f"{figures['auroc']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}] on {figures['n']} pictures."
     )
 
 
@@ -102,4 +102,8 @@ def load_scored_snapshot(store: Store, run: Run) -> tuple[Snapshot, ScoreModel, 
 
     folder = store.artifact_dir(run.id) / SCORE_ARTIFACT
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    return load_snapshot(store, run.snapshot_hash), load_score_model(folder), {sha: pair[0] for sha, pair in scores.items()}
+    return (
+        load_snapshot(store, run.snapshot_hash),
+        load_score_model(folder),
+        {sha: pair[0] for sha, pair in scores.items()},
+    )

@@ -41,7 +41,9 @@ def write_contact_sheet(model: str, path: Path, progress: Progress) -> Path:
     ]
     progress.start("sheet", len(prompts))
     requests = [GenerationRequest(prompt, SHEET_SEED + index) for index, prompt in enumerate(prompts)]
-    pictures = [image for _, image in generate(load_pipeline(model), requests, SamplerConfig(), lambda *_: progress.advance())]
+    pictures = [
+        image for _, image in generate(load_pipeline(model), requests, SamplerConfig(), lambda *_: progress.advance())
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     lay_out(pictures, list(world.objects), len(world.styles)).save(path, optimize=True)
     progress.finish(str(path))

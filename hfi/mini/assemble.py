@@ -23,9 +23,7 @@ def assemble(build: Path, folder: Path) -> int:
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
     clip = CLIPModel.from_pretrained(build / "clip")
     text_encoder = CLIPTextModel(clip.config.text_config)
-    text_encoder.text_model.load_state_dict(clip.text_model.state_dict()) if hasattr(
-        text_encoder, "text_model"
-    ) else text_encoder.load_state_dict(clip.text_model.state_dict())
+    text_encoder.load_state_dict(clip.text_model.state_dict())
     if (build / "unet").exists():
         unet = UNet2DConditionModel.from_pretrained(build / "unet")
     else:

@@ -33,7 +33,11 @@ def measure_detector(detector: Detector, count: int, seed: int = 0) -> dict[str,
 
 
 def measure_model(
-    model: str, num_single: int, num_pair: int, config: SamplerConfig, on_image: Callable[[int, int], None] | None = None
+    model: str,
+    num_single: int,
+    num_pair: int,
+    config: SamplerConfig,
+    on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, Interval]:
     """Right object, style and background on single-object prompts; each of two objects present on two-object prompts.
 

@@ -56,14 +56,26 @@ def train_tokenizer(words: tuple[str, ...], folder: Path) -> CLIPTokenizer:
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     """Text: 3 layers; image: 4 layers on 8-pixel patches; both 128 wide (1.6 M parameters)."""
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": TEXT_WIDTH, "intermediate_size": 4 * TEXT_WIDTH, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS, "projection_dim": TEXT_WIDTH,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_TOKENS,
+        "projection_dim": TEXT_WIDTH,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     vision = {
-        "hidden_size": TEXT_WIDTH, "intermediate_size": 4 * TEXT_WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "image_size": IMAGE_SIZE_PX, "patch_size": 8, "projection_dim": TEXT_WIDTH,
-    }  # fmt: skip
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 4 * TEXT_WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": IMAGE_SIZE_PX,
+        "patch_size": 8,
+        "projection_dim": TEXT_WIDTH,
+    }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))
 
 
@@ -71,19 +83,31 @@ def build_vae() -> AutoencoderKL:
     """64x64x3 pixels <-> 16x16x4 latents; channels 32-64-96, one layer a block."""
     channels = (32, 64, 96)
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(channels), up_block_types=("UpDecoderBlock2D",) * len(channels),
-        block_out_channels=channels, layers_per_block=1, latent_channels=4, norm_num_groups=16, sample_size=IMAGE_SIZE_PX,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=IMAGE_SIZE_PX,
+    )
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Noise prediction on 16x16x4 latents; channels 64-128-192, cross-attention on the two lower levels (10.9 M parameters)."""
+    """Noise prediction on 16x16x4 latents; channels 64-128-192, cross-attention on the two lower levels (10.9 M
+    parameters)."""
     return UNet2DConditionModel(
-        sample_size=IMAGE_SIZE_PX // 4, in_channels=4, out_channels=4, block_out_channels=(64, 128, 192), layers_per_block=1,
+        sample_size=IMAGE_SIZE_PX // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128, 192),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_WIDTH, attention_head_dim=4, norm_num_groups=16,
-    )  # fmt: skip
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -104,9 +128,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels),
-        )  # fmt: skip
+            nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
         self.skip = nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,9 +176,14 @@ class SceneDetector(nn.Module):
         else:
             width = 144
             self.trunk = nn.Sequential(
-                nn.Conv2d(3, 64, 4, stride=4), DepthwiseBlock(64), DepthwiseBlock(64), nn.Conv2d(64, width, 2, stride=2),
-                DepthwiseBlock(width), DepthwiseBlock(width), DepthwiseBlock(width),
-            )  # fmt: skip
+                nn.Conv2d(3, 64, 4, stride=4),
+                DepthwiseBlock(64),
+                DepthwiseBlock(64),
+                nn.Conv2d(64, width, 2, stride=2),
+                DepthwiseBlock(width),
+                DepthwiseBlock(width),
+                DepthwiseBlock(width),
+            )
         self.object_head = nn.Conv2d(width, self.sizes[0], 1)
         self.scene_head = nn.Linear(2 * width, self.sizes[1] + self.sizes[2])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def render_all(packages: Path, folder: Path = SHEETS_FOLDER) -> list[Path]:
     return paths
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_sheet(style: str) -> np.ndarray:
     """The sprites of one style, premultiplied: float32 [object, 64, 64, 4] in 0..1."""
     with Image.open(SHEETS_FOLDER / f"{style}.png") as sheet:

@@ -1,6 +1,8 @@
-"""Prompts of the embedded world with what should be in their pictures: for collecting judgments, and for measuring. Torch-free.
+"""Prompts of the embedded world with what should be in their pictures: for collecting judgments, and for measuring.
+Torch-free.
 
-Prompts for measuring use combinations of object, style and background that neither the embedded model's training nor any judgment,
+Prompts for measuring use combinations of object, style and background that neither the embedded model's training nor
+any judgment,
 inversion or erasure has seen; `world.is_held_out` says which.
 """
 
@@ -42,7 +44,8 @@ def concept_prompts(
     pair_share: float = 0.25,
     group_word_share: float = 0.1,
 ) -> list[ScenePrompt]:
-    """Prompts that name a member of `group`: alone, beside something harmless, or only by the group's word ("a weapon").
+    """Prompts that name a member of `group`: alone, beside something harmless, or only by the group's word ("a
+    weapon").
 
     Members take turns, so that each is asked for equally often.
     """

@@ -1,16 +1,17 @@
 """Train the embedded model from its sprites: `hfi mini train --recipe cpu|gpu`.
 
-Six stages, each resumable from its own checkpoint: tokenizer, clip, vae, eye, judge, unet. Pictures are drawn while training, so there is
+Six stages, each resumable from its own checkpoint: tokenizer, clip, vae, eye, judge, unet. Pictures are drawn while
+training, so there is
 no dataset to keep; combinations that `world.is_held_out` names are never drawn.
 
-Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as in DDPM.
+Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as
+    in DDPM.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,21 +59,47 @@ class MiniRecipe:
 
 
 def cpu_recipe() -> MiniRecipe:
-    """44 objects x 3 styles on 2 CPU cores: about two to three hours in all (clip 8, vae 15, detectors 10, unet 90-120 minutes)."""
+    """44 objects x 3 styles on 2 CPU cores: about two to three hours in all (clip 8, vae 15, detectors 10, unet
+    90-120 minutes)."""
     return MiniRecipe(
-        world="cpu", clip_steps=1_300, clip_batch=64, clip_learning_rate=1e-3, vae_steps=1_800, vae_batch=24, vae_crop_px=32,
-        vae_learning_rate=1.5e-3, detector_steps=1_400, detector_batch=64, detector_learning_rate=2e-3, num_latents=24_000,
-        unet_steps=3_000, unet_batch=64, unet_learning_rate=8e-4,
-    )  # fmt: skip
+        world="cpu",
+        clip_steps=1_300,
+        clip_batch=64,
+        clip_learning_rate=1e-3,
+        vae_steps=1_800,
+        vae_batch=24,
+        vae_crop_px=32,
+        vae_learning_rate=1.5e-3,
+        detector_steps=1_400,
+        detector_batch=64,
+        detector_learning_rate=2e-3,
+        num_latents=24_000,
+        unet_steps=3_000,
+        unet_batch=64,
+        unet_learning_rate=8e-4,
+    )
 
 
 def gpu_recipe() -> MiniRecipe:
     """84 objects x 4 styles on one GPU. Steps are an assumption until a run on a GPU is recorded in docs/LOG.md."""
     return MiniRecipe(
-        world="gpu", clip_steps=8_000, clip_batch=512, clip_learning_rate=1e-3, vae_steps=12_000, vae_batch=128, vae_crop_px=64,
-        vae_learning_rate=1e-3, detector_steps=12_000, detector_batch=256, detector_learning_rate=2e-3, num_latents=300_000,
-        unet_steps=40_000, unet_batch=256, unet_learning_rate=8e-4, ema_decay=0.9995,
-    )  # fmt: skip
+        world="gpu",
+        clip_steps=8_000,
+        clip_batch=512,
+        clip_learning_rate=1e-3,
+        vae_steps=12_000,
+        vae_batch=128,
+        vae_crop_px=64,
+        vae_learning_rate=1e-3,
+        detector_steps=12_000,
+        detector_batch=256,
+        detector_learning_rate=2e-3,
+        num_latents=300_000,
+        unet_steps=40_000,
+        unet_batch=256,
+        unet_learning_rate=8e-4,
+        ema_decay=0.9995,
+    )
 
 
 RECIPES: dict[str, Callable[[], MiniRecipe]] = {"cpu": cpu_recipe, "gpu": gpu_recipe}
@@ -130,7 +157,8 @@ def training_steps(
     every: int,
     on_step: OnStep | None,
 ) -> Iterator[tuple[int, Callable[[Tensor, nn.Module], None]]]:
-    """Yield (step, update) for the steps still to do; `update` makes one optimizer step at the scheduled rate, and checkpoints follow.
+    """Yield (step, update) for the steps still to do; `update` makes one optimizer step at the scheduled rate, and
+    checkpoints follow.
 
     Losses are read once every ten steps, so that a GPU is not waited for.
     """
@@ -160,7 +188,8 @@ def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
 
 
 def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
-    """Contrastive training of the text and image towers; 1-in-2 pictures are degraded so that sampled pictures embed well too."""
+    """Contrastive training of the text and image towers; 1-in-2 pictures are degraded so that sampled pictures embed
+    well too."""
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
@@ -209,7 +238,8 @@ def degrade(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def train_vae(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
-    """Autoencoder: L1 on pixels and on their differences to the neighbour, plus a small KL term; then its latent scale is measured."""
+    """Autoencoder: L1 on pixels and on their differences to the neighbour, plus a small KL term; then its latent
+    scale is measured."""
     torch.manual_seed(recipe.seed + 1)
     model = networks.build_vae().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.vae_learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
@@ -250,7 +280,8 @@ def edge_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
 def train_detector(
     name: Literal["eye", "judge"], recipe: MiniRecipe, build: Path, on_step: OnStep | None = None
 ) -> None:
-    """The eye or the judge: multi-label training on degraded rendered scenes; different architecture, seed and pictures."""
+    """The eye or the judge: multi-label training on degraded rendered scenes; different architecture, seed and
+    pictures."""
     stage = {"eye": 3, "judge": 4}[name]
     world = WORLDS[recipe.world]
     torch.manual_seed(recipe.seed + 100 * stage)
@@ -348,7 +379,8 @@ class Average:
 
 
 def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
-    """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving average."""
+    """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving
+    average."""
     from transformers import CLIPModel, CLIPTokenizer
 
     latents, scenes = encode_latents(recipe, build, on_step)
@@ -402,7 +434,8 @@ def train(recipe_name: str, out: Path, progress: Progress | None = None) -> Path
 
     Args:
         recipe_name: `cpu` or `gpu`.
-        out: where checkpoints go (`out/<recipe>`) and the model (`out/<recipe>/model`); run again, it goes on from there.
+        out: where checkpoints go (`out/<recipe>`) and the model (`out/<recipe>/model`); run again, it goes on from
+            there.
         progress: told about every stage.
 
     Returns:

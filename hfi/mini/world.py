@@ -1,7 +1,10 @@
-"""Scenes of the embedded model's world: one or two emoji on a coloured background, and the captions people would give them.
+"""Scenes of the embedded model's world: one or two emoji on a coloured background, and the captions people would
+give them.
 
-Torch-free. A scene is rendered from the shipped sprite sheets; its caption names what is there, sometimes leaves out the style or the
-background, and sometimes only says the group ("a weapon"), so that words cover a concept as incompletely as they do in life.
+Torch-free. A scene is rendered from the shipped sprite sheets; its caption names what is there, sometimes leaves out
+the style or the
+background, and sometimes only says the group ("a weapon"), so that words cover a concept as incompletely as they do
+in life.
 """
 
 from __future__ import annotations
@@ -124,7 +127,8 @@ def random_scene(
 
 
 def place(objects: tuple[str, ...], style: str, background: str, rng: np.random.Generator) -> Scene:
-    """Put the objects on the canvas with a little jitter: one in the middle, or two side by side in the caption's order."""
+    """Put the objects on the canvas with a little jitter: one in the middle, or two side by side in the caption's
+    order."""
     if len(objects) == 1:
         size = int(rng.integers(42, 49))
         centers: tuple[tuple[int, int], ...] = ((32 + int(rng.integers(-4, 5)), 32 + int(rng.integers(-4, 5))),)

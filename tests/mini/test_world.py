@@ -45,7 +45,11 @@ def test_render_puts_the_object_on_its_background():
 
 def test_two_objects_stand_in_the_order_of_the_caption():
     rng = np.random.default_rng(0)
-    scene = place(("sun", "bomb"), "icon", "white", rng) if "sun" in CPU.objects else place(("cat-face", "bomb"), "icon", "white", rng)
+    scene = (
+        place(("sun", "bomb"), "icon", "white", rng)
+        if "sun" in CPU.objects
+        else place(("cat-face", "bomb"), "icon", "white", rng)
+    )
     assert scene.centers[0][0] < 32 < scene.centers[1][0]
     text = caption(scene, rng, is_complete=True)
     first, second = (max(text.find(word) for word in words_for(name)) for name in scene.objects)

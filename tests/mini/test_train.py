@@ -1,0 +1,158 @@
+"""Training of the embedded model at toy size: every stage runs, resumes to the same weights, and gives a folder
+diffusers loads."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPModel, CLIPTokenizer
+
+from hfi.mini import networks
+from hfi.mini import train as training
+from hfi.mini.assemble import assemble
+from hfi.mini.train import (
+    Checkpoint,
+    cosine_rate,
+    cpu_recipe,
+    degrade,
+    edge_loss,
+    min_snr_weight,
+    random_crops,
+    run_stage,
+    to_pixels,
+    train_detector,
+)
+from hfi.mini.world import vocabulary_words
+
+TOY = dataclasses.replace(
+    cpu_recipe(),
+    clip_steps=2,
+    clip_batch=4,
+    vae_steps=2,
+    vae_batch=2,
+    detector_steps=4,
+    detector_batch=4,
+    num_latents=1000,
+    unet_steps=2,
+    unet_batch=2,
+    checkpoint_every_n_steps=2,
+)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory, monkeypatch_module):
+    """All stages at toy size; the 1,000 latents are cut to 8 by drawing smaller shards."""
+    folder = tmp_path_factory.mktemp("mini")
+    draw = training.draw_batch
+    monkeypatch_module.setattr(
+        training, "draw_batch", lambda world, rng, size, **kw: draw(world, rng, min(size, 8), **kw)
+    )
+    for stage in training.STAGES:
+        run_stage(stage, TOY, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_tokenizer_makes_every_caption_word_one_token(tmp_path):
+    tokenizer = networks.train_tokenizer(vocabulary_words(), tmp_path)
+    for word in vocabulary_words():
+        assert len(tokenizer(word).input_ids) == 3, f"{word} is one token between begin and end"
+    assert tokenizer("Zebra, ünknown").input_ids[1:-1], "other text falls into letters and bytes"
+    assert tokenizer.unk_token_id not in tokenizer("zebra ünknown").input_ids[1:-1]
+
+
+def test_assembled_folder_loads_unchanged_in_diffusers(build, tmp_path):
+    size_bytes = assemble(build, tmp_path / "model")
+    assert size_bytes <= 32 * 2**20
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a cat", num_inference_steps=1, generator=torch.Generator().manual_seed(0)).images[0]
+    assert image.size == (64, 64)
+    tokens = pipeline.tokenizer(["a bomb"], padding="max_length", return_tensors="pt").input_ids
+    clip = CLIPModel.from_pretrained(tmp_path / "model" / "clip")
+    with torch.no_grad():
+        expected = clip.text_model(tokens).last_hidden_state
+        assert torch.equal(pipeline.text_encoder(tokens)[0], expected), "the text encoder is CLIP's text side"
+
+
+def test_scaling_factor_makes_latents_of_unit_spread(build):
+    from diffusers import AutoencoderKL
+
+    factor = AutoencoderKL.from_pretrained(build / "vae").config.scaling_factor
+    assert factor > 0 and factor != pytest.approx(0.18215), "measured, not Stable Diffusion's default"
+
+
+def test_resumed_training_gives_the_weights_of_an_uninterrupted_one(tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    train_detector("eye", TOY, once)
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(TOY, twice)
+    assert Checkpoint(twice / "eye.pt").path.exists()
+    train_detector("eye", TOY, twice)
+    first = torch.load(once / "eye.pt", weights_only=True)["model"]
+    second = torch.load(twice / "eye.pt", weights_only=True)["model"]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _interrupted(recipe, folder):
+    """Stop in the third of four steps, after the checkpoint of the second."""
+    calls = 0
+    original = training.scene_targets
+
+    def stop_in_third(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "scene_targets", stop_in_third)
+        train_detector("eye", recipe, folder)
+
+
+def test_cosine_rate_warms_up_and_ends_low():
+    assert cosine_rate(0, 1000, 1.0) == pytest.approx(0.01)
+    assert cosine_rate(100, 1000, 1.0) == pytest.approx(1.0)
+    assert cosine_rate(1000, 1000, 1.0) == pytest.approx(0.02)
+
+
+def test_min_snr_weight_by_hand():
+    # alpha = 0.9: SNR 9, weight 5 / 9; alpha = 0.5: SNR 1, weight 1
+    assert min_snr_weight(torch.tensor([0.9, 0.5]), 5.0).tolist() == pytest.approx([5 / 9, 1.0])
+
+
+def test_degrade_keeps_range_and_leaves_about_half_alone():
+    pixels = torch.rand(400, 3, 8, 8) * 2 - 1
+    changed = degrade(pixels, np.random.default_rng(0))
+    assert changed.abs().max() <= 1
+    untouched = (changed == pixels).flatten(1).all(dim=1).float().mean()
+    assert 0.4 < untouched < 0.6
+
+
+def test_edge_loss_is_zero_for_a_constant_offset():
+    picture = torch.rand(1, 3, 8, 8)
+    assert edge_loss(picture + 0.3, picture).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_random_crops_lie_on_the_latent_grid():
+    picture = torch.arange(64).view(1, 1, 1, 64).expand(1, 3, 64, 64).float()
+    crop = random_crops(picture, 32, np.random.default_rng(0))
+    assert crop.shape == (1, 3, 32, 32) and int(crop[0, 0, 0, 0]) % 4 == 0
+
+
+def test_to_pixels_maps_to_minus_one_and_one():
+    images = np.array([[[[0, 128, 255]]]], dtype=np.uint8)
+    assert to_pixels(images)[0, :, 0, 0].tolist() == pytest.approx([-1, 1 / 255, 1], abs=1e-3)
+
+
+def test_pipeline_tokenizer_of_the_build_is_the_one_that_was_trained(build):
+    tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
+    assert tokenizer.model_max_length == networks.MAX_TOKENS
