@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format docs bench lock clean
 
 help:
 	@echo "make demo    the whole loop on the embedded model: demo/report.html and demo/results.json"
 	@echo "make test    the test suite (minutes)"
 	@echo "make check   style and types"
 	@echo "make bench   the benchmarks"
+	@echo "make docs    write the help text into the README anew"
 	@echo "make setup   only install what is needed into $(VENV)"
 	@echo "make lock    choose new versions of everything: writes requirements.lock"
 
@@ -37,6 +38,9 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python -m tests.test_readme
 
 bench: setup
 	$(BIN)/python -m pytest -m bench -s tests/benchmarks
