@@ -233,7 +233,7 @@ def mini_measure(
     num_scenes: Annotated[int, typer.Option(min=1, help="Rendered scenes that judge and eye are measured on.")] = 2000,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure the embedded model on held-out prompts and seeds by the independent judge, and judge and eye themselves."""
+    """Measure the embedded model on held-out prompts and seeds, by the independent judge; and judge and eye."""
     from hfi.jobs.quality import measure_quality
 
     _conclude(measure_quality(model, num_single, num_pair, num_scenes, build_progress(quiet)))

@@ -36,7 +36,7 @@ COMMANDS = [
     *([name] for name in LOOP),
     ["report"],
     ["mini"],
-    *(["mini", n] for n in ("train", "sprites", "sheet")),
+    *(["mini", n] for n in ("train", "sprites", "sheet", "measure")),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The import rule of docs/architecture.md: the store, the pages and the command line never load torch; arrows go one way."""
+"""The import rule of docs/architecture.md: store, pages and command line never load torch; arrows go one way."""
 
 from __future__ import annotations
 
