@@ -78,6 +78,7 @@ class EraseConfig(JobConfig):
     model: str = Field("mini", description="Model to change; the original is never overwritten.")
     method: Literal["sdd"] = Field("sdd", description="Eraser.")
     targets: Literal["tokens", "prompts", "both"] = Field("both", description="Erase the concept tokens, the flagged images' own prompts, or both.")
+    allow_weak_tokens: bool = Field(False, description="Erase also with tokens that do not reproduce the concept in their previews.")
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
     trainable: Literal["cross_attention", "cross_attention_kv", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")

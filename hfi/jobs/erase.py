@@ -63,13 +63,17 @@ def run_erase(store: Store, config: EraseConfig, project: str, progress: Progres
 def _strong_tokens(store: Store, project: str, config: EraseConfig) -> tuple[Run, list[ConceptToken]]:
     """The tokens whose own pictures show the concept; a token that does not must not erase anything."""
     run, tokens = load_tokens(store, project)
-    strong = [token for token in tokens if token.card.get("concept_score", 1.0) >= MIN_TOKEN_SCORE]
+    strong = [
+        token
+        for token in tokens
+        if config.allow_weak_tokens or token.card.get("concept_score", 1.0) >= MIN_TOKEN_SCORE
+    ]
     if not strong and config.targets == "tokens":
         best = max(token.card.get("concept_score", 0.0) for token in tokens)
         raise WeakTokenError(
             f"None of the {len(tokens)} tokens reproduces the concept: the best scores {best:.2f}, at least "
             f"{MIN_TOKEN_SCORE} is needed. "
-            f"Invert again with more steps or vectors, or erase with --targets prompts."
+            f"Invert again with more steps or vectors, erase with --targets prompts, or add --allow-weak-tokens."
         )
     return run, strong
 

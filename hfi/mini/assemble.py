@@ -33,7 +33,8 @@ def assemble(build: Path, folder: Path) -> int:
         unet.load_state_dict(average.shadow)
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(build / "vae"), text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
-        scheduler=networks.build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=networks.build_scheduler(), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
     )  # fmt: skip
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
