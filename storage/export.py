@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-untyped"
 """A snapshot as a dataset folder that `datasets.load_dataset` reads, with nothing but the folder at hand.
 
 The folder is written beside its place under another name, shard by shard, each shard recorded when it is whole; an
@@ -25,7 +26,7 @@ from storage.files import file_sha256, sync_folder, write_file_atomically
 from storage.snapshot import load_snapshot
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     from storage.store import Store
 
@@ -187,7 +188,7 @@ def _write_shard(
     on_rows: OnRows,
 ) -> tuple[int, Row | None]:
     """Write rows until the shard is full; returns how many, and the row that begins the next shard."""
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
 
     schema = features_of(config).arrow_schema
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +215,7 @@ def _row_group(
     store: Store, config: str, schema: pa.Schema, pending: _Pending, rows: Iterator[Row], room: int
 ) -> tuple[pa.Table, int]:
     """The next rows with their pictures, as many as fit into one row group; and how many bytes they are."""
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     filled: list[Row] = []
     n_bytes = 0

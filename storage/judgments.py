@@ -41,6 +41,7 @@ class Batch:
     guidelines: dict[int, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     row_ids: list[int] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)
+    imported_purpose: str = ""
 
 
 class JudgmentSection(CountSection):
@@ -68,6 +69,27 @@ class JudgmentSection(CountSection):
             self._audit_batch(batch)
         return records
 
+    def import_judgments(self, rows: Iterable[tuple[JudgmentInput, int, str]]) -> list[JudgmentRecord]:
+        """Write judgments made in another store, with the guideline version and purpose they had.
+
+        Args:
+            rows: (judgment, guideline version, purpose); the project must have these guideline versions.
+        """
+        records = []
+        versions: dict[tuple[int, int], int] = {}
+        batch = Batch(self.now_us())
+        with self.transaction() as connection:
+            for judgment, version, purpose in rows:
+                project_id = self.get_item(judgment.item_id).project_id
+                if not versions:
+                    versions = {(row[1], row[2]): row[0] for row in connection.execute(sql.GUIDELINE_IDS)}
+                _, categories = self._guideline(connection, project_id, batch)
+                batch.guidelines[project_id] = (versions[project_id, version], categories)
+                batch.imported_purpose = purpose
+                records.append(self._submit_one(connection, judgment, batch, True))
+            self._audit_batch(batch)
+        return records
+
     def _audit_batch(self, batch: Batch) -> None:
         """Chain the written rows into the audit, so that a later change to any of them shows."""
         if not batch.row_ids:
@@ -89,6 +111,7 @@ class JudgmentSection(CountSection):
             return self.get_judgment(judgment.uuid)
         user = self._judging_user(judgment, batch, is_import)
         target = find_target(connection, judgment, user)
+        target.purpose = batch.imported_purpose or target.purpose
         guideline_id, categories = self._guideline(connection, target.project_id, batch)
         check_judgment(judgment, target.kind, target.n_images, categories)
         supersedes_id = self._superseded_id(connection, judgment, user, target)

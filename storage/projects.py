@@ -145,6 +145,8 @@ class ProjectSection(PeopleSection):
                 connection.execute(sql.OPT_OUT_INSERT, (user.id, record.id, category, self.now_us()))
             else:
                 connection.execute(sql.OPT_OUT_DELETE, (user.id, record.id, category))
+                # The queue has moved past what was not shown: start over, what was judged is passed over anyway.
+                connection.execute(sql.QUEUE_CURSORS_RESET, (record.id, user.id))
 
     def list_opt_outs(self, project: str, annotator: str) -> list[str]:
         """The kinds of content the annotator has asked not to see in this project."""

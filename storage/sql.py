@@ -42,6 +42,7 @@ INSERT INTO project (name, kind, annotators_per_item, annotators_max, posterior_
 PROJECT_LEASE_SECONDS = "SELECT lease_seconds FROM project WHERE id = ?"
 GUIDELINE_INSERT = "INSERT INTO guideline (project_id, version, text, created_at_us) VALUES (?, ?, ?, ?)"
 GUIDELINE_NEWEST = "SELECT id, version, text FROM guideline WHERE project_id = ? ORDER BY version DESC LIMIT 1"
+GUIDELINE_IDS = "SELECT id, project_id, version FROM guideline"
 GUIDELINE_ALL = "SELECT version, text FROM guideline WHERE project_id = ? ORDER BY version"
 CATEGORY_INSERT = "INSERT INTO category (project_id, name, position) VALUES (?, ?, ?)"
 CATEGORY_NAMES = "SELECT name FROM category WHERE project_id = ? ORDER BY position"
