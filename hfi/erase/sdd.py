@@ -62,7 +62,7 @@ class _Side:
 
     prompts: Sequence[str]
     embeds: Float[Tensor, "prompts tokens dim"]
-    latents: Float[Tensor, "prompts channels height width"] | None
+    latents: Float[Tensor, "pictures channels height width"] | None
 
 
 def sdd_target(

@@ -120,8 +120,11 @@ def test_rollouts_stand_in_for_pictures_that_are_not_given(
 
 
 def test_erasing_brings_the_concept_to_its_target_and_keeps_the_rest(pipeline: StableDiffusionPipeline) -> None:
-    pipeline.unet.load_state_dict({name: value * 1.5 for name, value in pipeline.unet.state_dict().items()})
-    config = CONFIG.model_copy(update={"num_train_steps": 60, "trainable": "full", "batch_size": 8})
+    with torch.no_grad():  # random cross-attention hardly looks at the prompt
+        for name, parameter in pipeline.unet.named_parameters():
+            if "attn2.to_out" in name or "attn2.to_v" in name:
+                parameter.mul_(6)
+    config = CONFIG.model_copy(update={"num_train_steps": 60, "batch_size": 8, "learning_rate": 3e-3})
     result = erase(pipeline, config)
     noisy, timesteps = latents(8, seed=5), torch.full((8,), 600)
     target, null, kept = encode_prompts(pipeline, ["a bomb", "", "a cat"])
