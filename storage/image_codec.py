@@ -70,6 +70,10 @@ def _decode(content: bytes, name: str) -> Image.Image:
                 return _to_rgb(opened)
     except ImageRefusedError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageRefusedError(
+            f"{name} unpacks to far more than the {MAX_PIXELS} pixels accepted. Scale it down first."
+        ) from None
     except UnidentifiedImageError:
         listing = ", ".join(ACCEPTED_FORMATS)
         raise ImageRefusedError(f"{name} is not a {listing} picture. Convert it to one of these first.") from None

@@ -104,7 +104,9 @@ def bench_queue(folder: Path) -> None:
         chooser = random.Random(1)
         for first in range(0, n_items, 20_000):
             batch = images[first : first + 20_000]
-            store.add_items("bench", [ItemInput((s,), prompt=f"prompt {chooser.randrange(n_items // 20)}") for s in batch])
+            store.add_items(
+                "bench", [ItemInput((s,), prompt=f"prompt {chooser.randrange(n_items // 20)}") for s in batch]
+            )
         add_judgments(store, "bench", names, n_items, 5)
         cold, claims, submits = [], [], []
         for turn in range(20):
@@ -113,13 +115,16 @@ def bench_queue(folder: Path) -> None:
                 leases = store.claim("bench", name, 1)
                 (cold if turn == 0 else claims).append(time.perf_counter() - start)
                 start = time.perf_counter()
-                store.submit_judgments(
-                    [JudgmentInput(str(uuid.uuid4()), name, "yes", lease.id) for lease in leases]
-                )
+                store.submit_judgments([JudgmentInput(str(uuid.uuid4()), name, "yes", lease.id) for lease in leases])
                 submits.append(time.perf_counter() - start)
         first_claims = {f"first_{key}": value for key, value in describe(cold).items()}
         print_result(
-            "claim", n_items=n_items, n_judgments=5 * n_items, **describe(claims), **first_claims, submit=describe(submits)
+            "claim",
+            n_items=n_items,
+            n_judgments=5 * n_items,
+            **describe(claims),
+            **first_claims,
+            submit=describe(submits),
         )
         store.close()
 
@@ -142,8 +147,12 @@ def bench_labels(folder: Path) -> None:
     seconds = time.process_time() - start
     right = float(((result.posterior[:, 1] > 0.5) == truth).mean())
     print_result(
-        "dawid_skene", n_judgments=len(items), cpu_seconds=round(seconds, 2), n_iterations=result.n_iterations,
-        accuracy=round(right, 4), peak_memory_mib=peak_memory_mib(),
+        "dawid_skene",
+        n_judgments=len(items),
+        cpu_seconds=round(seconds, 2),
+        n_iterations=result.n_iterations,
+        accuracy=round(right, 4),
+        peak_memory_mib=peak_memory_mib(),
     )
     path = folder / "queue200000"
     if path.exists():
@@ -151,7 +160,9 @@ def bench_labels(folder: Path) -> None:
         start = time.perf_counter()
         snapshot = create_snapshot(store, "bench")
         print_result(
-            "snapshot", n_judgments=snapshot.n_judgments, seconds=round(time.perf_counter() - start, 1),
+            "snapshot",
+            n_judgments=snapshot.n_judgments,
+            seconds=round(time.perf_counter() - start, 1),
             peak_memory_mib=peak_memory_mib(),
         )
 
