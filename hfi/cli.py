@@ -89,7 +89,7 @@ def generate(
     prompt_list, seed_list = read_prompts(prompts, prompt or []), parse_seeds(seeds)
     from hfi.jobs import stages
 
-    with _opened(store) as opened:
+    with _opened(store, is_created=True) as opened:
         result = stages.run_generate(opened, config, prompt_list, seed_list, project, build_progress(quiet))
     _conclude(result.summary, _next("simulate-annotators", store, project))
 
@@ -288,10 +288,10 @@ def _silence_third_parties() -> None:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Store]:
+def _opened(folder: Path, *, is_created: bool = False) -> Iterator[Store]:
     from storage import Store
 
-    store = Store.open(folder)
+    store = Store.open(folder, create=is_created)
     try:
         yield store
     finally:
