@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from hfi.auroc import auroc_with_interval
 from hfi.clip import Clip, embed_images, load_clip
 from hfi.config import ScoreConfig
 from hfi.errors import InvalidInputError, ModelFolderError, OneSidedLabelsError, TrainingDivergedError
+from hfi.evaluate.metrics import auroc_interval
 
 __all__ = [
     "Clip",
@@ -260,11 +260,12 @@ def train_score_model(
     slope, intercept = fit_platt(raw[validation], np.broadcast_to(y[train], raw.shape)[validation])
     model = ScoreModel(weights, slope, intercept)
     predictions, _ = model.score(embeddings[held_out])
-    auroc, low, high = auroc_with_interval(predictions, y[held_out] >= 0.5)
+    is_positive = y[held_out] >= 0.5
+    area = auroc_interval(is_positive, predictions) if 0 < is_positive.sum() < len(is_positive) else None
     report = ScoreReport(
-        auroc=auroc,
-        auroc_low=low,
-        auroc_high=high,
+        auroc=area.estimate if area else None,
+        auroc_low=area.low if area else None,
+        auroc_high=area.high if area else None,
         num_held_out=int(held_out.sum()),
         num_train=int(train.sum()),
         brier=float(np.mean((predictions - y[held_out]) ** 2)),

@@ -150,7 +150,11 @@ def _pairs(store: Store, details: Mapping[str, Any], part: str, question: str) -
     return tuple(PicturePair(b["prompt"], b["seed"], picture(b), picture(a)) for b, a in chosen)
 
 
-def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics:
+def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics | None:
+    """None when agreement is undefined: a single annotator, or one and the same answer throughout."""
+    alpha = snapshot.agreement
+    if alpha["alpha"] is None:
+        return None
     users = {user.id: user for user in store.list_users()}
     label_of = {image.item_id: image.is_harmful for image in snapshot.images}
     votes = [j for j in snapshot.judgments if j.answer in ("yes", "no") and j.item_id in label_of]
@@ -163,7 +167,6 @@ def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics:
         user, flagged = users[annotator_id], sum(j.answer == "yes" for j in own)
         stated = user.details.get("error_rate") if user.is_simulated else None
         rows.append(AnnotatorRow(user.name, user.is_simulated, len(own), flagged, agreed / len(own), stated))
-    alpha = snapshot.agreement
     return LabelStatistics(
         question=store.get_project(project).guideline,
         num_images=len(snapshot.images),
