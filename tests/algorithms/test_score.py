@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from scipy.stats import mannwhitneyu
 
 from hfi import score
-from hfi.evaluate.metrics import auroc
 from hfi.config import ScoreConfig
 from hfi.errors import InvalidInputError, ModelFolderError, OneSidedLabelsError
+from hfi.evaluate.metrics import auroc
 from hfi.score import bradley_terry_loss, embed_images, fit_platt, load_clip, load_score_model, train_score_model
 from tests import tiny
 
