@@ -43,7 +43,7 @@ docs: setup
 	$(BIN)/python -m tests.test_readme
 
 bench: setup
-	$(BIN)/python -m pytest -m bench -s tests/benchmarks
+	set -e; for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script; done
 
 # New versions: everything pyproject.toml asks for, chosen anew in an empty environment, with the torch named here.
 # The "+cpu" of a CPU build of torch is cut off, so that the same file serves on every machine.
