@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from hfi.errors import InvalidInputError
-from hfi.evaluate.report_content import ImageSource, PicturePair
+from hfi.evaluate.report_content import ImageSource, PicturePair, spread
 
-PAPER, INK, BEFORE, AFTER = "#fbfaf7", "#1d1c1a", "#b45309", "#0f766e"
+PAPER, INK, LINE, BEFORE, AFTER = "#fbfaf7", "#1d1c1a", "#e3dfd6", "#b45309", "#0f766e"
 GAP_PX, MARGIN_PX, HEADING_PX, SIDE_LABEL_PX = 6, 16, 34, 76
 
 
@@ -22,7 +22,7 @@ def write_before_after(
     Args:
         path: PNG file to write; folders are made as needed.
         rows: Blocks from top to bottom, e.g. the concept and everything else.
-        columns: Pairs shown of each block, the first ones: nothing is picked by its result.
+        columns: Pairs shown of each block, at even distances: nothing is picked by its result.
         side_px: Side of each picture.
 
     Raises:
@@ -41,9 +41,11 @@ def write_before_after(
         for line, (label, color) in enumerate((("before", BEFORE), ("after", AFTER))):
             y = top + HEADING_PX + line * (side_px + GAP_PX)
             draw.text((MARGIN_PX, y + side_px // 2 - 8), label, fill=color, font=ImageFont.load_default(16))
-            for column, pair in enumerate(pairs[:columns]):
+            for column, pair in enumerate(spread(pairs, columns)):
                 picture = _load(getattr(pair, label).image).resize((side_px, side_px), Image.Resampling.LANCZOS)
-                canvas.paste(picture, (MARGIN_PX + SIDE_LABEL_PX + column * (side_px + GAP_PX), y))
+                x = MARGIN_PX + SIDE_LABEL_PX + column * (side_px + GAP_PX)
+                canvas.paste(picture, (x, y))
+                draw.rectangle((x, y, x + side_px - 1, y + side_px - 1), outline=LINE)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path, optimize=True)
     return path

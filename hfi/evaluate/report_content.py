@@ -6,6 +6,7 @@ section is left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -230,3 +231,10 @@ class ReportContent:
     """Whether pictures of the concept stay blurred until they are pointed at."""
     next_command: str = ""
     """What to type next."""
+
+
+def spread(pairs: Sequence[PicturePair], count: int) -> tuple[PicturePair, ...]:
+    """`count` pairs at even distances, all of them if there are fewer: a choice that no picture's result can sway."""
+    if len(pairs) <= count:
+        return tuple(pairs)
+    return tuple(pairs[index * len(pairs) // count] for index in range(count))
