@@ -161,8 +161,8 @@ def _derived(content: ReportContent) -> dict[str, Any]:
         "rates": (content.removal, content.others, *content.more_rates),
         "total_seconds": sum(cost.seconds for cost in content.costs),
         "peak_memory_mib": max((cost.peak_memory_mib or 0.0 for cost in content.costs), default=0.0),
-        "slider_pairs": spread(content.concept_pairs, 6) + spread(content.other_pairs, 6),
-        "num_slider_concepts": min(len(content.concept_pairs), 6),
+        "slider_pairs": spread(content.concept_pairs, 8) + spread(content.other_pairs, 8),
+        "num_slider_concepts": min(len(content.concept_pairs), 8),
     }
 
 

@@ -113,7 +113,7 @@ def test_report_shows_prompts_as_text_and_not_as_markup(html: str, page: Page) -
 
 def test_report_blurs_the_concept_only_when_sensitive(html: str) -> None:
     content = build_content()
-    num_concept = 2 * len(content.concept_pairs) + sum(len(t.drawn) + len(t.flagged) for t in content.tokens) + 6
+    num_concept = 2 * len(content.concept_pairs) + sum(len(t.drawn) + len(t.flagged) for t in content.tokens) + 8
     assert html.count('veiled"') == num_concept
     assert html.count('class="picture"') == 2 * len(content.other_pairs)
     assert 'veiled"' not in render_report(build_content(is_sensitive=False))
