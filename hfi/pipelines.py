@@ -66,18 +66,18 @@ def resolve_device(device: str = "auto") -> torch.device:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """No progress bars and no advice while a model loads; the caller reports progress."""
-    verbosity = transformers.logging.get_verbosity(), diffusers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    diffusers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    diffusers.logging.disable_progress_bar()
+    libraries = (transformers.logging, diffusers.utils.logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(verbosity[0])
-        diffusers.logging.set_verbosity(verbosity[1])
-        transformers.logging.enable_progress_bar()
-        diffusers.logging.enable_progress_bar()
+        for library, (verbosity, had_bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if had_bars:
+                library.enable_progress_bar()
 
 
 def load_pipeline(model: str | Path, device: str = "auto") -> StableDiffusionPipeline:
@@ -100,7 +100,6 @@ def load_pipeline(model: str | Path, device: str = "auto") -> StableDiffusionPip
         with quiet_loading():
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source,
-                torch_dtype=torch.float32,
                 safety_checker=None,
                 feature_extractor=None,
                 requires_safety_checker=False,
@@ -118,6 +117,7 @@ def _prepare_pipeline_(pipeline: StableDiffusionPipeline, device: torch.device) 
     if not isinstance(pipeline.scheduler, DDIMScheduler):
         # other schedulers of this family keep no clip_sample in their configuration; DDIM's default would clip latents
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    pipeline.text_encoder.float()  # transformers keeps the files' precision, diffusers does not
     pipeline.to(device)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         module.requires_grad_(False).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_pipeline(tmp_path_factory.mktemp("tiny-model"))
 
 
-@pytest.fixture
-def pipeline(model_folder: Path) -> StableDiffusionPipeline:
-    """A freshly loaded tiny pipeline, so that a test may change it."""
+@pytest.fixture(scope="session")
+def loaded_pipeline(model_folder: Path) -> StableDiffusionPipeline:
+    """The tiny pipeline as `load_pipeline` gives it; never changed."""
     return load_pipeline(model_folder, device="cpu")
+
+
+@pytest.fixture
+def pipeline(loaded_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """A tiny pipeline of the test's own, so that it may change it."""
+    return copy.deepcopy(loaded_pipeline)
