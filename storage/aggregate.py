@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+ASSUMED_ACCURACY = 0.8  # assumption; only weighs where an annotator has given few answers
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -57,7 +59,7 @@ def aggregate_dawid_skene(
     n_classes: int = 2,
     *,
     gold: dict[int, int] | None = None,
-    smoothing: float = 0.01,
+    prior_answers: float = 1.0,
     max_iterations: int = 100,
     tolerance: float = 1e-5,
 ) -> Aggregate:
@@ -66,7 +68,9 @@ def aggregate_dawid_skene(
     Args:
         items, annotators, answers: one entry an answer.
         gold: item index -> class index, for items whose class is known; their posterior is clamped.
-        smoothing: pseudo-count in each cell of each confusion matrix.
+        prior_answers: imagined answers of each annotator to items of each class, right with ASSUMED_ACCURACY. They
+            keep an annotator with a handful of answers from being taken for one who answers at random; 0 = maximum
+            likelihood, as published.
         tolerance: stop when no posterior moves by more than this.
 
     Source: Dawid and Skene, "Maximum likelihood estimation of observer error-rates using the EM algorithm", 1979,
@@ -82,7 +86,7 @@ def aggregate_dawid_skene(
     n_cells = n_annotators * n_classes
     iteration = 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007 - the count is a result
-        prior, confusion = _maximise(posterior, items, cell, n_cells, n_annotators, n_classes, smoothing)
+        prior, confusion = _maximise(posterior, items, cell, n_cells, n_annotators, n_classes, prior_answers)
         updated = _expect(prior, confusion, items, cell, n_items, n_classes)
         updated[clamped] = known
         change = float(np.abs(updated - posterior).max(initial=0.0))
@@ -93,13 +97,16 @@ def aggregate_dawid_skene(
 
 
 def _maximise(
-    posterior: Floats, items: Ints, cell: Ints, n_cells: int, n_annotators: int, n_classes: int, smoothing: float
+    posterior: Floats, items: Ints, cell: Ints, n_cells: int, n_annotators: int, n_classes: int, prior_answers: float
 ) -> tuple[Floats, Floats]:
     """Prior and confusion matrices that fit the posteriors best (equations 2.3 and 2.4)."""
     confusion = np.empty((n_annotators, n_classes, n_classes))
+    imagined = np.full((n_classes, n_classes), (1 - ASSUMED_ACCURACY) / max(n_classes - 1, 1))
+    np.fill_diagonal(imagined, ASSUMED_ACCURACY)
+    imagined = prior_answers * imagined + 1e-12  # never exactly zero: an unseen answer would have no logarithm
     for true_class in range(n_classes):
         weights = np.bincount(cell, weights=posterior[items, true_class], minlength=n_cells)
-        confusion[:, true_class, :] = weights.reshape(n_annotators, n_classes) + smoothing
+        confusion[:, true_class, :] = weights.reshape(n_annotators, n_classes) + imagined[true_class]
     confusion /= confusion.sum(axis=2, keepdims=True)
     prior = posterior.mean(axis=0) + 1e-12
     return prior / prior.sum(), confusion

@@ -100,7 +100,7 @@ def export_snapshot(
     except (OSError, sqlite3.Error) as error:
         raise explain_error(error, str(target)) from error
     store.add_audit("snapshot.export", source.snapshot_hash, {"content_sha256": manifest["content_sha256"]})
-    return manifest
+    return dict(json.loads(encode_json(manifest)))
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:

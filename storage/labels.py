@@ -124,7 +124,8 @@ def make_labels(votes: Votes, rule: str, images: dict[int, tuple[str, ...]], gol
     labels = []
     for i, (p_positive, answer, utilities) in enumerate(columns):
         head = (votes.item_keys[i], votes.item_ids[i], int(counts[i]), p_positive, answer)
-        labels.append(Label(*head, _majority_categories(votes, i, int(n_yes[i])), utilities))
+        categories = _majority_categories(votes, i, int(n_yes[i])) if answer == "yes" else ()
+        labels.append(Label(*head, categories, utilities))
     return sorted(labels, key=lambda label: label.item_key)
 
 

@@ -455,3 +455,15 @@ def m0009_runs(db: Database) -> None:
     """
         + _forbid("artifact"),
     )
+
+
+@_migration
+def m0010_repeats(db: Database) -> None:
+    """Find out at once whether an annotator was asked about an item again; it took a walk over all they judged."""
+    _run_script(
+        db,
+        """
+    CREATE UNIQUE INDEX assignment_one_repeat ON assignment (item_id, annotator_id)
+      WHERE purpose = 'repeat' AND state IN ('leased', 'done');
+    """,
+    )

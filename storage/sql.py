@@ -171,7 +171,7 @@ WHERE a.annotator_id = :annotator_id AND a.project_id = :project_id AND a.state 
 AND i.status <> 'hidden' AND a.id <= coalesce((SELECT b.id FROM assignment b WHERE b.annotator_id = :annotator_id
   AND b.project_id = :project_id ORDER BY b.id DESC LIMIT 1 OFFSET :gap), -1)
 AND NOT EXISTS (SELECT 1 FROM assignment r WHERE r.item_id = a.item_id AND r.annotator_id = a.annotator_id
-  AND r.purpose = 'repeat')
+  AND r.purpose = 'repeat' AND r.state IN ('leased', 'done'))
 ORDER BY a.id DESC LIMIT :n_rows
 """
 SLOTS_TAKEN = "SELECT slot FROM assignment WHERE item_id = ? AND slot IS NOT NULL AND state IN ('leased', 'done')"

@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from store_filler import add_blank_images, add_judgments, describe, print_result
 
-from storage import ItemInput, JudgmentInput, Store
+from storage import ItemInput, JudgmentInput, Store, sql
 from storage.snapshot import create_snapshot
 
 
@@ -92,6 +92,16 @@ def bench_throughput(folder: Path) -> None:
         )
 
 
+def _next_item_seconds(store: Store, name: str) -> float:
+    """Wall-clock seconds of the query that finds an annotator's next items, from where their cursor stands."""
+    annotator_id = store.get_annotator(name).id
+    cursor = store.connection.execute(sql.QUEUE_STATE_GET, (1, annotator_id)).fetchone()[-1]
+    key = {"project_id": 1, "annotator_id": annotator_id, "tier": 4, "cursor": cursor, "n_rows": 33}
+    start = time.perf_counter()
+    store.connection.execute(sql.QUEUE_CANDIDATES, key).fetchall()
+    return time.perf_counter() - start
+
+
 def bench_queue(folder: Path) -> None:
     """Milliseconds of one claim, with 10 thousand to 1 million judgments in the store."""
     names = [f"person {number}" for number in range(40)]
@@ -108,22 +118,26 @@ def bench_queue(folder: Path) -> None:
                 "bench", [ItemInput((s,), prompt=f"prompt {chooser.randrange(n_items // 20)}") for s in batch]
             )
         add_judgments(store, "bench", names, n_items, 5)
-        cold, claims, submits = [], [], []
+        cold, claims, submits, cpu, query = [], [], [], [], []
         for turn in range(20):
             for name in names[:20]:
-                start = time.perf_counter()
+                if turn:
+                    query.append(_next_item_seconds(store, name))
+                start, cpu_start = time.perf_counter(), time.thread_time()
                 leases = store.claim("bench", name, 1)
                 (cold if turn == 0 else claims).append(time.perf_counter() - start)
+                cpu.append(time.thread_time() - cpu_start)
                 start = time.perf_counter()
                 store.submit_judgments([JudgmentInput(str(uuid.uuid4()), name, "yes", lease.id) for lease in leases])
                 submits.append(time.perf_counter() - start)
-        first_claims = {f"first_{key}": value for key, value in describe(cold).items()}
         print_result(
             "claim",
             n_items=n_items,
             n_judgments=5 * n_items,
-            **describe(claims),
-            **first_claims,
+            next_item_query=describe(query),
+            claim=describe(claims),
+            claim_cpu=describe(cpu),
+            first_claim=describe(cold),
             submit=describe(submits),
         )
         store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_claim_never_shows_one_prompt_group_twice_running(store: Store) -> None:
     leases = store.claim("weapons", "ada", 12)
     groups = [lease.prompt for lease in leases]
     assert len(groups) == 12
-    repeats = sum(one == other for one, other in zip(groups[:9], groups[1:9], strict=False))
+    repeats = sum(one == other for one, other in itertools.pairwise(groups[:9]))
     assert repeats == 0
 
 

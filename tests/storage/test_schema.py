@@ -34,8 +34,8 @@ ROWS = {
     ),
     "m0005_items": (
         "item_image",
-        "INSERT INTO item (project_id, key_sha256, prompt, prompt_group, category_hint, target_judgments, tier, position, "
-        f"created_at_us) VALUES (1, '{'c' * 64}', 'p', 'p', '', 3, 4, 1, 1); "
+        "INSERT INTO item (project_id, key_sha256, prompt, prompt_group, category_hint, target_judgments, tier, "
+        f"position, created_at_us) VALUES (1, '{'c' * 64}', 'p', 'p', '', 3, 4, 1, 1); "
         f"INSERT INTO item_image VALUES (1, 0, '{'a' * 64}')",
     ),
     "m0006_assignments": (
@@ -58,6 +58,11 @@ ROWS = {
         "run",
         "INSERT INTO run (id, kind, config, config_hash, inputs, status, started_at_us) "
         f"VALUES ('r', 'score', '{{}}', '{'f' * 64}', '{{}}', 'done', 1)",
+    ),
+    "m0010_repeats": (
+        "assignment",
+        "INSERT INTO assignment (project_id, item_id, annotator_id, purpose, state, shown_order, leased_at_us, "
+        "expires_at_us) VALUES (1, 1, 1, 'repeat', 'leased', '[0]', 1, 2)",
     ),
 }
 
@@ -150,8 +155,8 @@ def test_read_only_file_is_named(store: Store) -> None:
         "DELETE FROM assignment",
         "UPDATE item_image SET position = 3",
         "INSERT INTO judgment SELECT id + 1000, 'x' || substr(uuid, 2), payload_sha256, project_id, item_id, 2, "
-        "assignment_id, guideline_id, purpose, answer, categories, score, ranks, reason, note, shown_order, elapsed_ms, "
-        "revealed_ms, judged_at_us, created_at_us, NULL FROM judgment WHERE annotator_id = 1 LIMIT 1",
+        "assignment_id, guideline_id, purpose, answer, categories, score, ranks, reason, note, shown_order, "
+        "elapsed_ms, revealed_ms, judged_at_us, created_at_us, NULL FROM judgment WHERE annotator_id = 1 LIMIT 1",
     ],
 )
 def test_guards_hold_against_any_sqlite_client(tmp_path: Path, statement: str) -> None:
