@@ -62,7 +62,9 @@ def toy_recipe(model: str) -> LoopRecipe:
         simulate=SimulateConfig(),
         score=ScoreConfig(max_epochs=5),
         invert=InvertConfig(model=model, num_train_steps=3, num_concepts=2, batch_size=2, placeholder="<weapon>"),
-        erase=EraseConfig(model=model, allow_weak_tokens=True, num_train_steps=3, batch_size=2, checkpoint_every_n_steps=2),
+        erase=EraseConfig(
+            model=model, allow_weak_tokens=True, num_train_steps=3, batch_size=2, checkpoint_every_n_steps=2
+        ),
         contribution_steps=2,
         evaluate=evaluate,
         contribution_evaluate=evaluate.model_copy(update={"num_concept_images": 4, "num_other_images": 4}),

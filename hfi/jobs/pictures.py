@@ -45,7 +45,7 @@ def _fetched_folder(model: str) -> Path:
         return Path(DiffusionPipeline.download(model, use_safetensors=True))
     except (OSError, ValueError) as error:
         raise ModelFolderError(
-            f"The model {model} is no folder, and fetching it from the Hub failed ({str(error).splitlines()[0][:200]}). "
+            f"The model {model} is no folder, and fetching it failed ({str(error).splitlines()[0][:200]}). "
             f"Give a diffusers folder, or check the id and the network."
         ) from error
 

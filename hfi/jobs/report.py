@@ -318,7 +318,7 @@ def _limits(snapshot: Snapshot | None) -> tuple[str, ...]:
     if snapshot and snapshot.n_simulated:
         limits.insert(
             0,
-            f"{snapshot.n_simulated} of {snapshot.n_annotators} annotators are simulated: nothing here says what people "
-            f"would flag.",
+            f"{snapshot.n_simulated} of {snapshot.n_annotators} annotators are simulated: nothing here says what "
+            f"people would flag.",
         )
     return tuple(limits)

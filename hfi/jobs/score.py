@@ -39,8 +39,8 @@ def run_score(store: Store, config: ScoreConfig, project: str, progress: Progres
     flagged = [image for image in snapshot.images if image.is_harmful]
     if not flagged:
         raise NoFlaggedImagesError(
-            f"None of the {len(snapshot.images)} judged pictures of project {project!r} is flagged, so there is no concept "
-            f"to learn. Judge more pictures, or generate some that show it."
+            f"None of the {len(snapshot.images)} judged pictures of project {project!r} is flagged, so there is no "
+            f"concept to learn. Judge more pictures, or generate some that show it."
         )
     settings = run_settings(config, project, snapshot=snapshot.hash)
     done = find_finished(store, "score", settings)
