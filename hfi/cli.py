@@ -10,14 +10,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import hfi
+from hfi import cli_store
 from hfi.cli_errors import EXIT_STOPPED, STOPPED, explain_error
 from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_options import takes_config
@@ -240,8 +239,7 @@ def mini_measure(
 
 
 app.add_typer(mini_app, name="mini", rich_help_panel=THE_MODEL)
-if find_spec("hfi.cli_store") is not None:
-    import_module("hfi.cli_store").register(app)
+cli_store.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
