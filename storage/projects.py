@@ -51,7 +51,7 @@ class ProjectSection(PeopleSection):
         check_choice(kind, KINDS, "project kind")
         check_range(annotators_per_item, 1, 100, "number of annotators per item")
         annotators_max = annotators_per_item + 2 if annotators_max is None else annotators_max
-        check_range(annotators_max, annotators_per_item, 100, "highest number of annotators per item")
+        check_range(annotators_max, annotators_per_item, 1000, "highest number of annotators per item")
         check_range(posterior_threshold, 0.5, 1.0, "posterior threshold")
         check_range(gold_fraction, 0.0, 0.9, "share of gold items")
         check_range(repeat_fraction, 0.0, 0.9, "share of self-repeats")
