@@ -2,7 +2,7 @@
 
 from hfi.inversion.auto import InversionResult, invert_concept
 from hfi.inversion.clusters import cluster_images, telling_word
-from hfi.inversion.coverage import check_token_strength, choose_tokens, coverage, covered_by, preview_tokens
+from hfi.inversion.coverage import choose_tokens, coverage, covered_by, preview_tokens
 from hfi.inversion.tokens import (
     ConceptToken,
     add_tokens_,
@@ -16,7 +16,6 @@ __all__ = [
     "ConceptToken",
     "InversionResult",
     "add_tokens_",
-    "check_token_strength",
     "choose_tokens",
     "cluster_images",
     "coverage",

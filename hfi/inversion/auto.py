@@ -116,7 +116,7 @@ def _start_words(
     for cluster in range(count):
         own = [prompt for prompt, label in zip(prompts, clusters, strict=True) if label == cluster]
         rest = [prompt for prompt, label in zip(prompts, clusters, strict=True) if label != cluster]
-        words.append(telling_word(own, [*rest, *other_prompts]))
+        words.append(telling_word(own, rest, other_prompts))
     return words
 
 

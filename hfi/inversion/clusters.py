@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,20 +85,28 @@ def split_words(prompt: str) -> set[str]:
     return set(re.findall(r"[^\W\d_]+", prompt.lower()))
 
 
-def telling_word(prompts: Sequence[str], other_prompts: Sequence[str]) -> str:
-    """The word that tells these prompts from the others best, or an empty string.
+def telling_word(prompts: Sequence[str], rest: Sequence[str] = (), unflagged: Sequence[str] = ()) -> str:
+    """The word that tells a cluster's prompts from all others best, or an empty string.
 
-    A word's value is its share s here times log(s / share elsewhere); it must be in a quarter of the prompts and be
-    twice as common as elsewhere.
+    A word's value is its share s here times log(s / share elsewhere). It must be in a quarter of the cluster's prompts
+    and twice as common as elsewhere; and twice as common in flagged as in unflagged prompts, so that a cluster of
+    pictures in one style is not named after the style.
+
+    Args:
+        prompts: Prompts of the cluster's pictures.
+        rest: Prompts of the other flagged pictures.
+        unflagged: Prompts of pictures that were not flagged.
     """
-    if not prompts:
-        return ""
-    here = Counter(word for prompt in prompts for word in split_words(prompt))
-    there = Counter(word for prompt in other_prompts for word in split_words(prompt))
     values = {}
-    for word, count in here.items():
-        share = count / len(prompts)
-        ratio = share / ((there[word] + 0.5) / (len(other_prompts) + 1))
-        if share >= MIN_WORD_SHARE and ratio >= 2:
-            values[word] = share * math.log(ratio)
-    return max(sorted(values), key=lambda word: values[word], default="")
+    for word in sorted(set().union(*map(split_words, prompts))):
+        here = _word_share(word, prompts)
+        ratio = here / max(_word_share(word, [*rest, *unflagged]), 0.5 / (len(rest) + len(unflagged) + 1))
+        flagged_ratio = _word_share(word, [*prompts, *rest]) / max(_word_share(word, unflagged), 1e-9)
+        if here >= MIN_WORD_SHARE and ratio >= 2 and flagged_ratio >= 2:
+            values[word] = here * math.log(ratio)
+    return max(values, key=lambda word: values[word], default="")
+
+
+def _word_share(word: str, prompts: Sequence[str]) -> float:
+    """Share of the prompts that contain the word."""
+    return sum(word in split_words(prompt) for prompt in prompts) / max(len(prompts), 1)

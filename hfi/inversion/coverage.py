@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from hfi.config import SamplerConfig
-from hfi.errors import InvalidInputError, WeakTokenError
+from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
 from hfi.pipelines import decode_latents, encode_null_prompt, initial_latents, sample_latents
 
@@ -112,17 +112,3 @@ def choose_tokens(covered: Bool[np.ndarray, "tokens flagged"], tolerance: float 
         chosen.append(int(gains.argmax()))
         union |= covered[chosen[-1]]
     return chosen
-
-
-def check_token_strength(tokens: Sequence[ConceptToken], minimum: float) -> None:
-    """Raise WeakTokenError if the tokens, measured by their previews, do not reproduce the concept.
-
-    Args:
-        minimum: Least mean share of previews that show the concept, in [0, 1]. Tokens never measured pass.
-    """
-    shares = [token.card["reproduction"] for token in tokens if token.card.get("reproduction") is not None]
-    if shares and sum(shares) / len(shares) < minimum:
-        raise WeakTokenError(
-            f"The concept tokens show the concept in {sum(shares) / len(shares):.0%} of their previews, less than "
-            f"{minimum:.0%}: erasing with them would do little. Flag more pictures or train longer, or override this."
-        )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hfi import inversion
 from hfi.config import InvertConfig, SamplerConfig
-from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError, WeakTokenError
+from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError
 from hfi.inversion import train
 from hfi.inversion.tokens import ConceptToken
 from hfi.pipelines import encode_prompts
@@ -221,15 +221,13 @@ def test_choose_tokens_keeps_the_fewest_that_cover_as_much() -> None:
 def test_telling_word_is_the_one_that_others_do_not_say() -> None:
     assert inversion.telling_word(["a red bomb", "the bomb"], ["a red cat", "the dog"]) == "bomb"
     assert inversion.telling_word(["a cat"], ["a cat", "a cat"]) == ""
-    assert inversion.telling_word([], ["a cat"]) == ""
+    assert inversion.telling_word([]) == ""
 
 
-def test_check_token_strength_refuses_what_does_not_reproduce() -> None:
-    weak = ConceptToken("<concept>", torch.zeros(1, 3), card={"reproduction": 0.1})
-    with pytest.raises(WeakTokenError, match="10%"):
-        inversion.check_token_strength([weak], 0.3)
-    inversion.check_token_strength([weak], 0.1)
-    inversion.check_token_strength([ConceptToken("<concept>", torch.zeros(1, 3))], 0.9)
+def test_telling_word_does_not_name_a_cluster_after_its_style() -> None:
+    red, blue, unflagged = ["a red bomb", "a red axe"], ["a blue bomb", "a blue axe"], ["a red cat", "a blue cat"]
+    assert inversion.telling_word(red, blue) == "red"
+    assert inversion.telling_word(red, blue, unflagged) in {"axe", "bomb"}
 
 
 def test_invert_concept_measures_and_chooses(pipeline: StableDiffusionPipeline, model_folder: Path) -> None:
