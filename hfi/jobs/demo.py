@@ -4,7 +4,6 @@ it was."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hfi.jobs.erase import run_erase
 from hfi.jobs.evaluate import run_evaluate
@@ -71,26 +70,11 @@ def run_loop(store: Store, recipe: LoopRecipe, progress: Progress) -> dict[str, 
 
 
 def feedback_prompts(recipe: LoopRecipe) -> list[tuple[str, int]]:
-    """(prompt, seed) of the pictures that are judged: about half of them ask for the concept; none is used for
-    measuring."""
+    """(prompt, seed) of the pictures that are judged; none is used for measuring."""
     from hfi.mini.suite import concept_prompts, other_prompts
-    from hfi.mini.world import WORLDS
+    from hfi.mini.world import embedded_world
 
-    world = WORLDS[_world_name(recipe)]
+    world = embedded_world()
     concept = concept_prompts(world, recipe.group, recipe.num_concept_images, first_seed=0, held_out=False)
     others = other_prompts(world, recipe.group, recipe.num_other_images, first_seed=100_000, held_out=False)
     return [(prompt.prompt, prompt.seed) for prompt in (*concept, *others)]
-
-
-def _world_name(recipe: LoopRecipe) -> Any:
-    """The world that the embedded model's detectors know."""
-    import json
-
-    from hfi.config import resolve_model_folder
-
-    config: dict[str, Any] = json.loads(
-        (Path(resolve_model_folder("mini")) / "judge" / "config.json").read_text(encoding="utf-8")
-    )
-    from hfi.mini.world import WORLDS
-
-    return next(name for name, world in WORLDS.items() if list(world.objects) == config["objects"])

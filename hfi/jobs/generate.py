@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hfi.config import GenerateConfig
 from hfi.errors import EmptyPromptListError
 from hfi.jobs.pictures import PictureMaker
-from hfi.jobs.runs import StageResult, recorded_run, run_settings
+from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import Progress
 from storage import Store
 from storage.errors import NotFoundError
@@ -58,12 +58,17 @@ def generate_pairs(
     maker = PictureMaker(store, project, config.model, config.device)
     ensure_project(store, project)
     settings = run_settings(config, project, pairs=[list(pair) for pair in pairs], model_sha256=maker.model_sha256)
+    done = find_finished(store, "generate", settings)
+    if done is not None:
+        return StageResult(_summary(done.metrics["images"], project), done, dict(done.metrics))
     with recorded_run(store, "generate", settings) as work:
         requests = [GenerationRequest(prompt, seed) for prompt, seed in pairs]
         records = maker.make(requests, config, FEEDBACK_ROLE, progress, "generate")
-        is_flag = store.get_project(project).kind in ("flag", "score")
-        if is_flag:
+        if store.get_project(project).kind in ("flag", "score"):
             store.add_items(project, [ItemInput((record.image_sha256,), record.params.prompt) for record in records])
         work.metrics.update(images=len(records), model_sha256=maker.model_sha256)
-    summary = f"{len(records)} pictures are in project {project!r}" + (", ready to be judged." if is_flag else ".")
-    return StageResult(summary, work.run, {"images": len(records)})
+    return StageResult(_summary(len(records), project), work.run, dict(work.metrics))
+
+
+def _summary(num_images: int, project: str) -> str:
+    return f"{num_images} pictures are in project {project!r}, ready to be judged."

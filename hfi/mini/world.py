@@ -9,13 +9,16 @@ in life.
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from hfi.config import resolve_model_folder
 from hfi.mini.sprites import SPRITE_SIZE_PX, load_sheet
 from hfi.mini.vocabulary import BACKGROUNDS, STYLE_WORDS, STYLES, all_objects, cpu_objects, group_of, words_for
 
@@ -50,6 +53,13 @@ WORLDS = {
     "cpu": World(cpu_objects(), ("flat", "icon", "cartoon")),
     "gpu": World(all_objects(), STYLES),
 }
+
+
+def embedded_world(folder: Path | None = None) -> World:
+    """The world that the shipped model knows, as its judge's configuration states it."""
+    judge = (folder or Path(resolve_model_folder("mini"))) / "judge" / "config.json"
+    config = json.loads(judge.read_text(encoding="utf-8"))
+    return World(tuple(config["objects"]), tuple(config["styles"]), tuple(config["backgrounds"]))
 
 
 @dataclass(frozen=True)
