@@ -121,7 +121,7 @@ def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["scor"], "No such command 'scor'. Did you mean 'score'? See: hfi --help"),
+        (["evaluat"], "No such command 'evaluat'. Did you mean 'evaluate'? See: hfi --help"),
         (["score", "--foo"], "No such option: --foo. See: hfi score --help"),
         (["score", "--seed"], "Option '--seed' requires an argument."),
         (["score", "surplus"], "Got unexpected extra argument(s) (surplus). See: hfi score --help"),
