@@ -75,7 +75,7 @@ class StoreBase:
         self.clock = clock
         self._is_wal = is_wal
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[tuple[int, sqlite3.Connection]] = []
         self._connections_lock = threading.Lock()
         self._is_closed = False
 
@@ -122,7 +122,7 @@ class StoreBase:
         except (sqlite3.Error, OSError) as error:
             raise explain_error(error, str(self.path)) from error
         with self._connections_lock:
-            self._connections.append(connection)
+            self._connections.append((os.getpid(), connection))
         return Database(connection, execute_plugins=False)
 
     @contextmanager
@@ -180,6 +180,7 @@ class StoreBase:
         """Close every thread's connection; the last one folds the write-ahead log into the database."""
         self._is_closed = True
         with self._connections_lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
+            for process_id, connection in self._connections:
+                # A connection that came along with a fork belongs to the parent, which may be writing with it.
+                if process_id == os.getpid():
+                    connection.close()

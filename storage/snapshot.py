@@ -44,20 +44,23 @@ def create_snapshot(
 
     record = store.get_project(project)
     rule = check_choice(rule or RULES_OF_KIND[record.kind][0], RULES_OF_KIND[record.kind], "aggregation rule")
-    with store.transaction() as connection:
+    # Judgments are append-only, so what is read here stays true while it is aggregated: annotators can go on, and the
+    # write lock is held only for writing the rows.
+    with store.reading() as connection:
         source = _Source(connection, record)
-        if not source.judgment_ids:
-            raise InvalidInputError(
-                f"Project {record.name!r} has no judgments to take a snapshot of. Judge some first."
-            )
         images = _item_images(connection, record.id) if record.kind in ("pair", "ranking") else {}
-        labels = make_labels(source.votes, rule, images, source.known)
-        header = source.header(rule, parent_hash, len(labels))
-        snapshot_hash = _hash(header, source.digest, labels)
-        if connection.execute(sql.SNAPSHOT_EXISTS, (snapshot_hash,)).fetchone() is None:
-            header["agreement"] = measure_agreement(source.votes, record.categories)
-            _insert(connection, store.now_us(), record.id, snapshot_hash, header, source.judgment_ids, labels)
-            store.add_audit("snapshot.create", snapshot_hash, {"project": record.name}, actor)
+    if not source.judgment_ids:
+        raise InvalidInputError(f"Project {record.name!r} has no judgments to freeze. Judge some items first.")
+    labels = make_labels(source.votes, rule, images, source.known)
+    header = source.header(rule, parent_hash, len(labels))
+    snapshot_hash = _hash(header, source.digest, labels)
+    if store.connection.execute(sql.SNAPSHOT_EXISTS, (snapshot_hash,)).fetchone() is None:
+        header["agreement"] = measure_agreement(source.votes, record.categories)
+        with store.transaction() as connection:
+            # Another process may have frozen the same judgments meanwhile.
+            if connection.execute(sql.SNAPSHOT_EXISTS, (snapshot_hash,)).fetchone() is None:
+                _insert(connection, store.now_us(), record.id, snapshot_hash, header, source.judgment_ids, labels)
+                store.add_audit("snapshot.create", snapshot_hash, {"project": record.name}, actor)
     return load_snapshot(store, snapshot_hash)
 
 

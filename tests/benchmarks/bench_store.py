@@ -1,4 +1,4 @@
-"""Benchmarks of the feedback store: ``python tests/benchmarks/bench_store.py [throughput queue labels]``.
+"""Benchmarks of the feedback store: ``python tests/benchmarks/bench_store.py [throughput queue labels export]``.
 
 Each prints one line of JSON. Protocol: a new store in a temporary folder (``--folder`` for another disk), real files,
 ``synchronous=FULL``; the bare loop writes the same rows into the same guarded tables in the same transactions, with
@@ -8,9 +8,9 @@ none of our checks, in the same run.
 from __future__ import annotations
 
 import argparse
-import random
 import resource
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,10 +19,11 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from store_filler import add_blank_images, add_judgments, describe, print_result
+from store_filler import add_blank_images, add_items_in_bulk, add_judgments, add_noise_images, describe, print_result
 
 from storage import ItemInput, JudgmentInput, Store, sql
-from storage.snapshot import create_snapshot
+from storage.export import export_snapshot
+from storage.snapshot import create_snapshot, list_snapshots
 
 
 def peak_memory_mib() -> float:
@@ -102,21 +103,16 @@ def _next_item_seconds(store: Store, name: str) -> float:
     return time.perf_counter() - start
 
 
-def bench_queue(folder: Path) -> None:
+def bench_queue(folder: Path, sizes: tuple[int, ...] = (2_000, 20_000, 200_000)) -> None:
     """Milliseconds of one claim, with 10 thousand to 1 million judgments in the store."""
     names = [f"person {number}" for number in range(40)]
-    for n_items in (2_000, 20_000, 200_000):
+    for n_items in sizes:
         store = Store.open(folder / f"queue{n_items}")
         store.create_project("bench", annotators_per_item=7, annotators_max=9)
         for name in names:
             store.add_annotator(name)
         images = add_blank_images(store, n_items)
-        chooser = random.Random(1)
-        for first in range(0, n_items, 20_000):
-            batch = images[first : first + 20_000]
-            store.add_items(
-                "bench", [ItemInput((s,), prompt=f"prompt {chooser.randrange(n_items // 20)}") for s in batch]
-            )
+        add_items_in_bulk(store, "bench", images)
         add_judgments(store, "bench", names, n_items, 5)
         cold, claims, submits, cpu, query = [], [], [], [], []
         for turn in range(20):
@@ -181,12 +177,57 @@ def bench_labels(folder: Path) -> None:
         )
 
 
+def bench_export(folder: Path) -> None:
+    """Seconds and peak memory of an export: few large pictures, many small ones; each in a process of its own."""
+    for n_images, size_px in ((300, 512), (900, 512), (100_000, 8)):
+        command = [sys.executable, __file__, "--export-child", f"{n_images}:{size_px}", "--folder", str(folder)]
+        subprocess.run(command, check=True)
+
+
+def export_child(folder: Path, n_images: int, size_px: int) -> None:
+    """Build a store and export it; the memory reported is that of the export alone."""
+    path = folder / f"export{n_images}"
+    if not path.exists():
+        with Store.open(path) as store:
+            store.create_project("bench", gold_fraction=0, repeat_fraction=0)
+            names = [f"person {number}" for number in range(5)]
+            for name in names:
+                store.add_annotator(name)
+            hashes = add_noise_images(store, n_images, size_px)
+            store.add_items("bench", [ItemInput((sha,), f"prompt {n // 10}") for n, sha in enumerate(hashes)])
+            add_judgments(store, "bench", names, n_images, 3)
+            create_snapshot(store, "bench")
+        subprocess.run(
+            [sys.executable, __file__, "--export-child", f"{n_images}:{size_px}", "--folder", str(folder)], check=True
+        )
+        return
+    with Store.open(path) as store:
+        snapshot_hash = list_snapshots(store)[0]["hash"]
+        start = time.perf_counter()
+        manifest = export_snapshot(store, snapshot_hash, folder / f"out{n_images}")
+        seconds = time.perf_counter() - start
+    n_bytes = sum(shard["bytes"] for content in manifest["configs"].values() for shard in content["shards"])
+    print_result(
+        "export",
+        n_images=n_images,
+        size_px=size_px,
+        exported_mib=round(n_bytes / 2**20),
+        seconds=round(seconds, 1),
+        peak_memory_mib=peak_memory_mib(),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=["throughput", "queue", "labels"])
+    parser.add_argument("names", nargs="*", default=["throughput", "queue", "labels", "export"])
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--export-child", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    benchmarks = {"throughput": bench_throughput, "queue": bench_queue, "labels": bench_labels}
+    if arguments.export_child:
+        n_images, size_px = map(int, arguments.export_child.split(":"))
+        export_child(arguments.folder, n_images, size_px)
+        return
+    benchmarks = {"throughput": bench_throughput, "queue": bench_queue, "labels": bench_labels, "export": bench_export}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for name in arguments.names:
             benchmarks[name](Path(folder))

@@ -7,7 +7,8 @@ import json
 import random
 import uuid
 
-from storage import Store
+from storage import Store, sql
+from storage.image_codec import encode_image
 
 _BATCH = 20_000
 
@@ -24,13 +25,52 @@ def add_blank_images(store: Store, n: int) -> list[str]:
     return hashes
 
 
+def add_items_in_bulk(store: Store, project: str, images: list[str], seed: int = 0) -> None:
+    """Items of one picture each, twenty to a prompt group, in random queue order: what ``add_items`` writes, faster."""
+    record, chooser = store.get_project(project), random.Random(seed)
+    places = list(range(1, len(images) + 1))
+    chooser.shuffle(places)
+    n_groups = max(1, len(images) // 20)
+    rows = [
+        (number, record.id, image, f"prompt {chooser.randrange(n_groups)}", record.annotators_per_item, place)
+        for number, (image, place) in enumerate(zip(images, places, strict=True), start=1)
+    ]
+    with store.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO item (id, project_id, key_sha256, prompt, prompt_group, category_hint, target_judgments, "
+            "tier, position, created_at_us) VALUES (?1, ?2, ?3, ?4, ?4, '', ?5, 4, ?6, 0)",
+            rows,
+        )
+        connection.executemany("INSERT INTO item_image VALUES (?, 0, ?)", ((row[0], row[2]) for row in rows))
+        connection.execute("UPDATE project SET queue_tail = ? WHERE id = ?", (len(images), record.id))
+
+
+def add_noise_images(store: Store, n: int, size_px: int) -> list[str]:
+    """Pictures of noise with their files, written without waiting for the disk."""
+    from PIL import Image
+
+    hashes = []
+    with store.transaction() as connection:
+        for number in range(n):
+            noise = random.Random(number).randbytes(3 * size_px * size_px)
+            encoded = encode_image(Image.frombytes("RGB", (size_px, size_px), noise))
+            path = store.path / "objects" / encoded.sha256[:2] / f"{encoded.sha256}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encoded.png)
+            values = (encoded.sha256, encoded.pixel_sha256, size_px, size_px, len(encoded.png), 0)
+            connection.execute(sql.IMAGE_INSERT, values)
+            hashes.append(encoded.sha256)
+    return hashes
+
+
 def add_judgments(
     store: Store, project: str, annotators: list[str], n_items: int, judgments_per_item: int, seed: int = 0
 ) -> None:
     """Give the first ``n_items`` items answers by random annotators, as finished assignments would have left them."""
     record, chooser = store.get_project(project), random.Random(seed)
     people = [store.get_annotator(name).id for name in annotators]
-    item_ids = [item.id for item in store.list_items(project)][:n_items]
+    query = "SELECT id FROM item WHERE project_id = ? ORDER BY id LIMIT ?"
+    item_ids = [row[0] for row in store.connection.execute(query, (record.id, n_items))]
     for start in range(0, len(item_ids), _BATCH // judgments_per_item):
         batch = item_ids[start : start + _BATCH // judgments_per_item]
         assignments, judgments = [], []
