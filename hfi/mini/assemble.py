@@ -21,7 +21,7 @@ def assemble(build: Path, folder: Path) -> int:
     from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
-    clip = CLIPModel.from_pretrained(build / "clip")
+    clip = CLIPModel.from_pretrained(build / "clip_image")
     text_encoder = CLIPTextModel(clip.config.text_config)
     text_encoder.load_state_dict(clip.text_model.state_dict())
     if (build / "unet").exists():

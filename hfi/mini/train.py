@@ -1,11 +1,10 @@
 """Train the embedded model from its sprites: `hfi mini train --recipe cpu|gpu`.
 
-Six stages, each resumable from its own checkpoint: tokenizer, clip, vae, eye, judge, unet. Pictures are drawn while
-training, so there is
-no dataset to keep; combinations that `world.is_held_out` names are never drawn.
+Seven stages, each resumable from its own checkpoint: tokenizer, clip, clip_image, vae, eye, judge, unet. Pictures are
+drawn while training, so there is no dataset to keep; combinations that `world.is_held_out` names are never drawn.
 
-Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as
-    in DDPM.
+Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as in
+DDPM (arXiv 2006.11239).
 """
 
 from __future__ import annotations
@@ -23,11 +22,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hfi.mini import networks
-from hfi.mini.world import WORLDS, Scene, World, caption, random_scene, render, vocabulary_words
+from hfi.mini.vocabulary import group_of, words_for
+from hfi.mini.world import (
+    GROUP_WORDS,
+    WORLDS,
+    Scene,
+    World,
+    caption,
+    random_scene,
+    render,
+    vocabulary_words,
+    with_article,
+)
 from hfi.progress import NullProgress, Progress
 
-Stage = Literal["tokenizer", "clip", "vae", "eye", "judge", "unet"]
-STAGES: tuple[Stage, ...] = ("tokenizer", "clip", "vae", "eye", "judge", "unet")
+Stage = Literal["tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet"]
+STAGES: tuple[Stage, ...] = ("tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet")
 OnStep = Callable[[str, int, int, float], None]
 
 
@@ -39,6 +49,7 @@ class MiniRecipe:
     clip_steps: int
     clip_batch: int
     clip_learning_rate: float
+    clip_image_steps: int
     vae_steps: int
     vae_batch: int
     vae_crop_px: int
@@ -50,7 +61,7 @@ class MiniRecipe:
     unet_steps: int
     unet_batch: int
     unet_learning_rate: float
-    ema_decay: float = 0.999
+    ema_decay: float = 0.995
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1
     kl_weight: float = 2e-4
@@ -66,6 +77,7 @@ def cpu_recipe() -> MiniRecipe:
         clip_steps=1_300,
         clip_batch=64,
         clip_learning_rate=1e-3,
+        clip_image_steps=1_200,
         vae_steps=1_800,
         vae_batch=24,
         vae_crop_px=32,
@@ -74,7 +86,7 @@ def cpu_recipe() -> MiniRecipe:
         detector_batch=64,
         detector_learning_rate=2e-3,
         num_latents=24_000,
-        unet_steps=3_000,
+        unet_steps=2_000,
         unet_batch=64,
         unet_learning_rate=8e-4,
     )
@@ -87,6 +99,7 @@ def gpu_recipe() -> MiniRecipe:
         clip_steps=8_000,
         clip_batch=512,
         clip_learning_rate=1e-3,
+        clip_image_steps=4_000,
         vae_steps=12_000,
         vae_batch=128,
         vae_crop_px=64,
@@ -219,6 +232,50 @@ def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         logits = output.logits_per_text
         update((F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2, model)
     model.save_pretrained(build / "clip")
+
+
+def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
+    """More training for the image tower alone: the text tower, which the UNet listens to, stays as it is (LiT,
+    arXiv 2111.07991)."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
+    model = CLIPModel.from_pretrained(build / "clip")
+    model.text_model.requires_grad_(False)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    parts = {"model": model, "optimizer": optimizer}
+    world = WORLDS[recipe.world]
+    checkpoint = Checkpoint(build / "clip_image.pt")
+    for step, update in training_steps(
+        "clip_image",
+        recipe.clip_image_steps,
+        recipe.clip_learning_rate,
+        checkpoint,
+        parts,
+        recipe.checkpoint_every_n_steps,
+        on_step,
+    ):
+        rng = step_rng(recipe.seed, 7, step)
+        scenes, images = draw_batch(world, rng, recipe.clip_batch)
+        captions = [_caption_for_image_tower(scene, rng) for scene in scenes]
+        tokens = tokenizer(captions, padding=True, return_tensors="pt")
+        output = model(input_ids=tokens.input_ids, pixel_values=degrade(to_pixels(images), rng), return_dict=True)
+        is_same = torch.tensor([[a == b for b in captions] for a in captions])
+        targets = is_same.float() / is_same.sum(dim=1, keepdim=True)
+        logits = output.logits_per_text
+        update((F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2, model)
+    model.save_pretrained(build / "clip_image")
+
+
+def _caption_for_image_tower(scene: Scene, rng: np.random.Generator) -> str:
+    """Complete for two fifths; else only the objects, or only their groups, so that style and background do not drown
+    them. Equal captions in a batch are all positives."""
+    kind = rng.random()
+    if kind < 0.4:
+        return caption(scene, rng, is_complete=True)
+    words = [GROUP_WORDS[group_of(name)] if kind > 0.75 else words_for(name)[0] for name in scene.objects]
+    return " and ".join(with_article(word) for word in words)
 
 
 def degrade(pixels: Tensor, rng: np.random.Generator) -> Tensor:
@@ -475,6 +532,8 @@ def run_stage(stage: Stage, recipe: MiniRecipe, build: Path, on_step: OnStep | N
         networks.train_tokenizer(vocabulary_words(), build / "tokenizer")
     elif stage == "clip":
         train_clip(recipe, build, on_step)
+    elif stage == "clip_image":
+        train_clip_image(recipe, build, on_step)
     elif stage == "vae":
         train_vae(recipe, build, on_step)
     elif stage == "unet":
