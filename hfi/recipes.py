@@ -29,7 +29,7 @@ def demo_recipe() -> LoopRecipe:
 
     Cost: 6-8 minutes on two cores. Measured results are in docs/LOG.md.
     """
-    sampler = {"num_inference_steps": 16, "guidance_scale": 3.0, "batch_size": 32}
+    sampler = {"num_inference_steps": 12, "guidance_scale": 3.0, "batch_size": 32}
     return LoopRecipe(
         group="weapon",
         num_concept_images=144,
@@ -37,9 +37,9 @@ def demo_recipe() -> LoopRecipe:
         generate=GenerateConfig(**sampler),
         simulate=SimulateConfig(concept="weapon", num_annotators=3, error_rate=0.1),
         score=ScoreConfig(),
-        invert=InvertConfig(placeholder="<weapon>"),
-        erase=EraseConfig(targets="both"),
-        contribution_steps=100,
+        invert=InvertConfig(placeholder="<weapon>", num_train_steps=60),
+        erase=EraseConfig(targets="both", num_train_steps=240, allow_weak_tokens=True),
+        contribution_steps=60,
         evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
         contribution_evaluate=EvaluateConfig(
             **sampler, suite="mini-weapons", num_concept_images=48, num_other_images=48
