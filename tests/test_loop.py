@@ -38,6 +38,7 @@ def test_demo_writes_report_and_results(demo):
     assert results.images == 32 and results.annotators == 3 and results.judgments >= 96
     assert results.removal.before.n == 8 and results.others_accuracy.after.n == 8
     page = (folder / "report.html").read_text()
+    assert (folder / "before_after.png").stat().st_size > 1000
     assert "simulated" in page.lower() and "data:image" in page
     assert "report.html" in result.summary
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hfi.errors import NotFoundError
+from hfi.evaluate.before_after import write_before_after
 from hfi.evaluate.metrics import Interval, wilson_interval
 from hfi.evaluate.report import write_report
 from hfi.evaluate.report_content import (
@@ -47,7 +48,8 @@ TARGET_NAMES = {"tokens": "tokens alone", "prompts": "flagged prompts alone", "b
 
 
 def run_report(store: Store, out: Path, project: str, progress: Progress) -> StageResult:
-    """Write `out/report.html` about the newest evaluation of a project and everything it came from.
+    """Write `out/report.html` about the newest evaluation of a project and everything it came from, and a picture
+    `out/before_after.png`.
 
     Args:
         store: where the stages recorded what they did.
@@ -64,6 +66,8 @@ def run_report(store: Store, out: Path, project: str, progress: Progress) -> Sta
     progress.start("report")
     content = _content(store, project, evaluation)
     write_report(out / "report.html", content)
+    blocks = [(f"Asked for {content.concept}", content.concept_pairs), ("Asked for anything else", content.other_pairs)]
+    write_before_after(out / "before_after.png", blocks)
     progress.finish(str(out / "report.html"))
     return StageResult(f"Report: {out / 'report.html'}", evaluation, dict(evaluation.metrics))
 
