@@ -79,6 +79,7 @@ class EraseConfig(JobConfig):
     method: Literal["sdd"] = Field("sdd", description="Eraser.")
     targets: Literal["tokens", "prompts", "both"] = Field("both", description="Erase the concept tokens, the flagged images' own prompts, or both.")
     allow_weak_tokens: bool = Field(False, description="Erase also with tokens that do not reproduce the concept in their previews.")
+    anchor: Literal["empty", "rest"] = Field("empty", description="What a target is mapped to: the empty prompt, or the rest of its own prompt (the words that only flagged prompts say are taken out).")
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
     trainable: Literal["cross_attention", "cross_attention_kv", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")

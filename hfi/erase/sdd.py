@@ -4,7 +4,7 @@
     theta    state.student    trained copy; only the chosen weights change
     theta~   state.average    teacher: moving average of the student; deployed
     theta*   pipeline.unet    reference: the frozen original
-    c, c0    target, anchor   prompt to erase; what it is mapped to (the empty prompt)
+    c, c0    target, anchor   prompt to erase; what it is mapped to (the empty prompt, or the rest of the prompt)
     c_r      retain           prompts whose prediction must not change; a part of them is the empty prompt
     eta      negative_guidance
 
@@ -30,6 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.config import EraseConfig
+from hfi.erase.anchors import concept_words, without_concept
 from hfi.erase.bank import Points, bank_rows, noised_points, predict_in_chunks, rollout_points
 from hfi.erase.training import (
     LOG_EVERY_N_STEPS,
@@ -95,7 +96,7 @@ def erase_sdd(
         target_prompts: What to erase. With pictures: the prompt of each (repeat pictures to pair one with several).
         config: Method, points, trainable weights, steps, rates, seed.
         images: Flagged pictures, one for each target prompt; or give their `latents`. Needed for `latents="noised"`.
-        anchors: What each target prompt is mapped to; None = the empty prompt for all.
+        anchors: What each target prompt is mapped to; None = as `config.anchor` says.
         tokens: Concept tokens whose placeholders occur in prompts.
         retain_prompts: Prompts whose prediction must not change; with `retain_weight > 0` and none given, only the
             empty prompt is retained.
@@ -113,7 +114,7 @@ def erase_sdd(
     latents = _latents_of(pipeline, images, latents, target_prompts, "target")
     retain_latents = _latents_of(pipeline, retain_images, retain_latents, retain_prompts, "retain")
     _check_inputs(target_prompts, latents, anchors, config)
-    anchor_prompts = list(anchors) if anchors is not None else [""] * len(target_prompts)
+    anchor_prompts = list(anchors) if anchors is not None else _anchors(target_prompts, retain_prompts, tokens, config)
     target = _Side(target_prompts, encode_prompts_with_tokens(pipeline, target_prompts, tokens), latents)
     anchor_embeds = encode_prompts_with_tokens(pipeline, anchor_prompts, tokens)
     retain = _retain_side(pipeline, retain_prompts, retain_latents, tokens, target)
@@ -271,6 +272,19 @@ def _check_inputs(
         raise InvalidInputError(
             f"There are {len(anchors)} anchors for {len(target_prompts)} targets: give one for each."
         )
+
+
+def _anchors(
+    target_prompts: Sequence[str], retain_prompts: Sequence[str], tokens: Sequence[ConceptToken], config: EraseConfig
+) -> list[str]:
+    if (
+        config.anchor == "empty" or not retain_prompts
+    ):  # without unflagged prompts no word can be told to be the concept's
+        return [""] * len(target_prompts)
+    placeholders = [token.placeholder for token in tokens]
+    plain = [prompt for prompt in target_prompts if not any(name in prompt for name in placeholders)]
+    words = concept_words(plain, retain_prompts)
+    return [without_concept(prompt, words, placeholders) for prompt in target_prompts]
 
 
 def _retain_side(

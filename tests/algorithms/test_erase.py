@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from hfi.config import EraseConfig
-from hfi.erase import EraseResult, bank, erase_sdd, export_folder, sdd, target_pairs, training
+from hfi.erase import EraseResult, anchors, bank, erase_sdd, export_folder, sdd, target_pairs, training
 from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError
 from hfi.inversion import ConceptToken
 from hfi.pipelines import encode_prompts, load_pipeline, predict_noise
@@ -102,6 +102,7 @@ def test_resumed_ends_where_uninterrupted_does(pipeline: StableDiffusionPipeline
         {"negative_guidance": 0.0},
         {"retain_weight": 0.0},
         {"latents": "rollout", "timesteps": "beta"},
+        {"anchor": "rest"},
     ],
 )
 def test_every_choice_runs(pipeline: StableDiffusionPipeline, options: dict[str, Any]) -> None:
@@ -162,6 +163,16 @@ def test_sdd_target_moves_away_from_the_concept() -> None:
     anchor, concept = torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
     assert torch.equal(sdd.sdd_target(anchor, concept, 0.0), anchor)
     assert torch.equal(sdd.sdd_target(anchor, concept, 1.0), -concept)
+
+
+def test_concept_words_are_those_that_only_flagged_prompts_say() -> None:
+    flagged = ["a red bomb", "a blue bomb", "a red axe", "an axe and a cat"]
+    unflagged = ["a red cat", "a blue dog", "a red dog", "a cat and a dog"]
+    words = anchors.concept_words(flagged, unflagged)
+    assert words == {"bomb", "axe"}
+    assert anchors.without_concept("an Axe and a cat", words) == "an and a cat"
+    assert anchors.without_concept("a <concept>, red bomb", words, ["<concept>"]) == "a , red"
+    assert anchors.concept_words([], unflagged) == set()
 
 
 def test_update_average_hand_worked() -> None:
