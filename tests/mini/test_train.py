@@ -30,6 +30,7 @@ TOY = dataclasses.replace(
     cpu_recipe(),
     clip_steps=2,
     clip_batch=4,
+    clip_image_steps=2,
     vae_steps=2,
     vae_batch=2,
     detector_steps=4,
