@@ -136,10 +136,13 @@ class CountSection(AssignSection):
     ) -> None:
         if target.status == "hidden":
             status = "hidden"
-        place = None if tier is None else next_positions(connection, target.project_id, 1)
         counts = (target.n_judgments, target.n_positive, target.n_negative, target.target_judgments)
-        values = (*counts, n_leases_ended, status, tier, place, target.item_id)
-        connection.execute(sql.ITEM_WRITE_COUNTS, values)
+        if tier is None:
+            values = (*counts, n_leases_ended, status, target.item_id)
+            connection.execute(sql.ITEM_WRITE_COUNTS_IN_PLACE, values)
+        else:
+            place = next_positions(connection, target.project_id, 1)
+            connection.execute(sql.ITEM_WRITE_COUNTS, (*counts, n_leases_ended, status, tier, place, target.item_id))
 
     @staticmethod
     def _is_broken(connection: sqlite3.Connection, target: Target) -> bool:

@@ -11,6 +11,8 @@ from storage.validate import MAX_NOTE_CHARACTERS, check_choice, check_range, che
 
 _UUID = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 MAX_ELAPSED_MS = 7 * 86_400_000
+# The words allowed for each kind, in the order in which a refusal lists them.
+_ANSWERS = {kind: (*sorted(words), *sorted(OTHER_ANSWERS)) for kind, words in SUBSTANTIVE_ANSWERS.items()}
 # How often two annotators must call a picture broken before a reviewer looks at it instead of more annotators.
 N_BROKEN_TO_ADJUDICATE = 2
 # Assumption behind "sure enough": a single annotator is right four times in five. Only used to decide whether one
@@ -31,7 +33,7 @@ def check_judgment(judgment: JudgmentInput, kind: str, n_images: int, categories
         InvalidInputError: names the field, the value and the rule.
     """
     check_uuid(judgment.uuid)
-    check_choice(judgment.answer, sorted(SUBSTANTIVE_ANSWERS[kind]) + sorted(OTHER_ANSWERS), f"answer to a {kind} item")
+    check_choice(judgment.answer, _ANSWERS[kind], f"answer to a {kind} item")
     if judgment.categories and judgment.answer != "yes":
         raise InvalidInputError(
             f"Categories {list(judgment.categories)} came with answer {judgment.answer!r}; only 'yes' has categories."

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -24,11 +25,17 @@ def payload_hash(judgment: JudgmentInput) -> str:
     return sha256_text(canonical_json(_PAYLOAD(judgment)))
 
 
+@lru_cache(maxsize=4096)
+def _parse_list(text: str) -> tuple[Any, ...]:
+    """A stored list; there are few different ones (orders, ranks, sets of categories)."""
+    return tuple(json.loads(text))
+
+
 def judgment_from_row(row: Sequence[Any]) -> JudgmentRecord:
     """A row of the judgment queries as a record."""
     values = list(row[:22])
     for place in (11, 13, 16):  # categories, ranks, shown_order
-        values[place] = tuple(json.loads(values[place])) if values[place] != "[]" else ()
+        values[place] = _parse_list(values[place]) if values[place] != "[]" else ()
     return JudgmentRecord(*values)
 
 
@@ -144,9 +151,8 @@ class JudgmentSection(CountSection):
     def _guideline(connection: sqlite3.Connection, project_id: int, batch: Batch) -> tuple[int, tuple[str, ...]]:
         """The guideline in force and the project's categories, looked up once a batch."""
         if project_id not in batch.guidelines:
-            guideline_id = connection.execute(sql.GUIDELINE_NEWEST, (project_id,)).fetchone()[0]
-            names = tuple(name for (name,) in connection.execute(sql.CATEGORY_NAMES, (project_id,)))
-            batch.guidelines[project_id] = (guideline_id, names)
+            rows = connection.execute(sql.GUIDELINE_IN_FORCE, (project_id,)).fetchall()
+            batch.guidelines[project_id] = (rows[0][0], tuple(name for _, name in rows if name is not None))
         return batch.guidelines[project_id]
 
     @staticmethod

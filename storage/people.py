@@ -14,7 +14,8 @@ from storage.validate import check_choice, check_name
 
 def _user(row: tuple[Any, ...]) -> User:
     user_id, name, role, is_simulated, disabled_at_us, details, created_at_us = row
-    return User(user_id, name, role, bool(is_simulated), disabled_at_us is not None, json.loads(details), created_at_us)
+    facts = {} if details == "{}" else json.loads(details)
+    return User(user_id, name, role, bool(is_simulated), disabled_at_us is not None, facts, created_at_us)
 
 
 class PeopleSection(AuditSection):

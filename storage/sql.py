@@ -42,6 +42,10 @@ INSERT INTO project (name, kind, annotators_per_item, annotators_max, posterior_
 PROJECT_LEASE_SECONDS = "SELECT lease_seconds FROM project WHERE id = ?"
 GUIDELINE_INSERT = "INSERT INTO guideline (project_id, version, text, created_at_us) VALUES (?, ?, ?, ?)"
 GUIDELINE_NEWEST = "SELECT id, version, text FROM guideline WHERE project_id = ? ORDER BY version DESC LIMIT 1"
+GUIDELINE_IN_FORCE = """
+SELECT g.id, c.name FROM guideline g LEFT JOIN category c ON c.project_id = g.project_id
+WHERE g.id = (SELECT id FROM guideline WHERE project_id = ? ORDER BY version DESC LIMIT 1) ORDER BY c.position
+"""
 GUIDELINE_IDS = "SELECT id, project_id, version FROM guideline"
 GUIDELINE_ALL = "SELECT version, text FROM guideline WHERE project_id = ? ORDER BY version"
 CATEGORY_INSERT = "INSERT INTO category (project_id, name, position) VALUES (?, ?, ?)"
@@ -246,7 +250,11 @@ AND purpose IN ('normal', 'adjudicate') GROUP BY answer
 """
 ITEM_WRITE_COUNTS = """
 UPDATE item SET n_judgments = ?, n_positive = ?, n_negative = ?, target_judgments = ?, n_leased = n_leased - ?,
-  status = ?, tier = coalesce(?, tier), position = coalesce(?, position) WHERE id = ?
+  status = ?, tier = ?, position = ? WHERE id = ?
+"""
+ITEM_WRITE_COUNTS_IN_PLACE = """
+UPDATE item SET n_judgments = ?, n_positive = ?, n_negative = ?, target_judgments = ?, n_leased = n_leased - ?,
+  status = ? WHERE id = ?
 """
 ITEM_LEASE_COUNTS = """
 SELECT n_leased, (SELECT count(*) FROM assignment a WHERE a.item_id = item.id AND a.state = 'leased'

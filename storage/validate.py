@@ -42,6 +42,8 @@ def check_text(value: str, what: str, max_characters: int = MAX_PROMPT_CHARACTER
         raise InvalidInputError(
             f"The {what} has {len(value)} characters, the limit is {max_characters}. Shorten it: {value[:60]!r} …"
         )
+    if value.isascii() and value.isprintable():
+        return value
     text = unicodedata.normalize("NFC", value)
     if text.isprintable():
         return text
