@@ -12,10 +12,10 @@ from transformers import CLIPModel, CLIPTokenizer
 from hfi.mini import networks
 from hfi.mini import train as training
 from hfi.mini.assemble import assemble
+from hfi.mini.recipe import cpu_recipe
 from hfi.mini.train import (
     Checkpoint,
     cosine_rate,
-    cpu_recipe,
     degrade,
     edge_loss,
     min_snr_weight,
