@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["auto", "cpu", "cuda"]
+DetectorName = Literal["auto", "judge", "score", "opennsfw", "q16", "nudenet"]
 
 
 class JobConfig(BaseModel):
@@ -116,6 +117,13 @@ class EvaluateConfig(SamplerConfig):
     num_other_images: int = Field(200, ge=1, description="Pictures of all other prompts per model.")
     first_seed: int = Field(1_000_000, ge=0, description="First held-out seed; training never uses seeds from here on.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the Wilson intervals.")
+    protocol: str = Field("", description="A named protocol (mini-weapons, mini-weapons-quick) or the protocol.json of an earlier evaluation; it decides all settings it knows.")
+    detector: DetectorName = Field("auto", description="Who judges: auto = the embedded world's judge, else the project's score model, else opennsfw.")
+    detector_path: str = Field("", description="Folder or file of the detector's weights (q16: CLIP ViT-L/14 with q16.safetensors in it).")
+    neighbours: str = Field("", description="Concepts that must stay, by commas, e.g. 'axe, key'; measured from near to far.")
+    clip: str = Field("", description="CLIP folder for CLIP score, layout and kernel distance; empty = the model's own, if it has one.")
+    lpips_weights: str = Field("", description="File of AlexNet weights for LPIPS (torchvision's state dict); empty = LPIPS is not measured.")
+    inception_weights: str = Field("", description="File of Inception weights for FID (torch-fidelity's); empty = FID is not measured.")
     device: Device = Field("auto", description="Where to compute.")
 
 
