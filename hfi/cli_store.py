@@ -147,7 +147,7 @@ def show_project(name: ProjectArgument, store: StoreOption = DEFAULT_STORE, is_j
 @annotator_app.command("add")
 def add_annotator(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A pseudonym, never a real name.")],
-    role: Annotated[str, typer.Option(help="annotator, reviewer, researcher or admin.")] = "annotator",
+    role: Annotated[str, typer.Option(help="annotator, reviewer, researcher or owner.")] = "annotator",
     is_simulated: Annotated[bool, typer.Option("--simulated", help="A program that plays an annotator.")] = False,
     store: StoreOption = DEFAULT_STORE,
     is_json: JsonOption = False,

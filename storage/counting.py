@@ -74,7 +74,7 @@ def _target_by_item(connection: sqlite3.Connection, item_id: int, user: User) ->
     target.shown_order = canonical_json(list(range(target.n_images)))
     if target.is_gold:
         target.purpose = "gold"
-    elif user.role in ("reviewer", "admin"):
+    elif user.role in ("reviewer", "owner"):
         target.purpose = "adjudicate"
     return target
 

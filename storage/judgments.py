@@ -140,7 +140,7 @@ class JudgmentSection(CountSection):
             user = batch.users[judgment.annotator] = self.get_annotator(judgment.annotator)
         if user.is_disabled and not is_import:
             raise InvalidInputError(f"The annotator {user.name!r} is disabled and can't judge. Use another annotator.")
-        is_leased = judgment.assignment_id is not None or judgment.supersedes or user.role in ("reviewer", "admin")
+        is_leased = judgment.assignment_id is not None or judgment.supersedes or user.role in ("reviewer", "owner")
         if not is_leased and not is_import:
             raise LeaseError(
                 f"Judgment {judgment.uuid[:60]!r} of {user.name!r} names no assignment. Claim items and judge those."

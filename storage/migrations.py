@@ -467,3 +467,43 @@ def m0010_repeats(db: Database) -> None:
       WHERE purpose = 'repeat' AND state IN ('leased', 'done');
     """,
     )
+
+
+@_migration
+def m0011_owner(db: Database) -> None:
+    """The role admin becomes owner, in the rule and in every user; no client can replace a user any more.
+
+    A CHECK can't be altered, so the table is made anew. Foreign keys are only counted until the commit: dropping
+    the table counts every row that refers to a user as an orphan, putting the users back counts them home again.
+    The audit keeps the old word in entries of before: it is a record of what happened.
+    """
+    _run_script(
+        db,
+        """
+    PRAGMA defer_foreign_keys = ON;
+    CREATE TEMP TABLE user_before AS SELECT * FROM main.user;
+    DROP TABLE main.user;
+    CREATE TABLE user (
+      id INTEGER PRIMARY KEY,
+      name TEXT NOT NULL UNIQUE COLLATE NOCASE CHECK (length(name) BETWEEN 1 AND 40),
+      role TEXT NOT NULL CHECK (role IN ('annotator', 'reviewer', 'researcher', 'owner')),
+      is_simulated INTEGER NOT NULL DEFAULT 0 CHECK (is_simulated IN (0, 1)),
+      is_imported INTEGER NOT NULL DEFAULT 0 CHECK (is_imported IN (0, 1)),
+      details TEXT NOT NULL DEFAULT '{}',
+      password_hash TEXT,
+      disabled_at_us INTEGER,
+      withdrawn_at_us INTEGER,
+      created_at_us INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO user (id, name, role, is_simulated, is_imported, details, password_hash, disabled_at_us,
+      withdrawn_at_us, created_at_us)
+    SELECT id, name, CASE role WHEN 'admin' THEN 'owner' ELSE role END, is_simulated, is_imported, details,
+      password_hash, disabled_at_us, withdrawn_at_us, created_at_us FROM user_before ORDER BY id;
+    DROP TABLE temp.user_before;
+    CREATE TRIGGER user_no_delete BEFORE DELETE ON user
+    BEGIN SELECT RAISE(ABORT, 'users are never deleted: disable or withdraw them'); END;
+    CREATE TRIGGER user_no_replace BEFORE INSERT ON user
+    WHEN EXISTS (SELECT 1 FROM user WHERE id = NEW.id OR name = NEW.name)
+    BEGIN SELECT RAISE(ABORT, 'users are append-only: a name or number is never used twice'); END;
+    """,
+    )

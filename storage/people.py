@@ -1,4 +1,4 @@
-"""Users: annotators, reviewers, researchers and administrators; people and simulated annotators."""
+"""Users: annotators, reviewers, researchers and owners; people and simulated annotators."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PeopleSection(AuditSection):
 
         Args:
             name: a pseudonym of 1 to 40 characters, never a real name or address.
-            role: annotator, reviewer, researcher or admin.
+            role: annotator, reviewer, researcher or owner (of the store).
             is_simulated: True for a program that plays an annotator; every report says so.
             details: facts worth keeping, such as a simulated annotator's error rates.
 

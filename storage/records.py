@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 Kind = Literal["flag", "score", "pair", "ranking"]
-Role = Literal["annotator", "reviewer", "researcher", "admin"]
+Role = Literal["annotator", "reviewer", "researcher", "owner"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 Purpose = Literal["normal", "gold", "training", "repeat", "adjudicate"]
 
 KINDS: tuple[Kind, ...] = ("flag", "score", "pair", "ranking")
-ROLES: tuple[Role, ...] = ("annotator", "reviewer", "researcher", "admin")
+ROLES: tuple[Role, ...] = ("annotator", "reviewer", "researcher", "owner")
 
 # Answers that say something about the item, by kind ...
 SUBSTANTIVE_ANSWERS: dict[str, frozenset[str]] = {

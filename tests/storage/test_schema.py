@@ -64,6 +64,7 @@ ROWS = {
         "INSERT INTO assignment (project_id, item_id, annotator_id, purpose, state, shown_order, leased_at_us, "
         "expires_at_us) VALUES (1, 1, 1, 'repeat', 'leased', '[0]', 1, 2)",
     ),
+    "m0011_owner": ("user", "INSERT INTO user (name, role, created_at_us) VALUES ('eve', 'owner', 1)"),
 }
 
 
@@ -96,6 +97,30 @@ def test_open_upgrades_a_store_of_every_earlier_version(tmp_path: Path, n_applie
         migrations.apply(new)
         assert guards(store.database) == guards(new)
         assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_admins_of_an_older_store_are_owners_and_everything_of_theirs_is_kept(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    migrations.apply(Database(connection, execute_plugins=False), stop_before="m0011_owner")
+    for name, (_, statement) in ROWS.items():
+        if name < "m0011":
+            connection.executescript(statement)
+    connection.execute(
+        "INSERT INTO user (name, role, details, password_hash, disabled_at_us, created_at_us) "
+        "VALUES ('bo', 'admin', '{\"a\":1}', 'hash', 5, 2)"
+    )
+    session = "INSERT INTO session (user_id, token_sha256, created_at_us, expires_at_us) VALUES (2, ?, 1, 2)"
+    connection.execute(session, ("a" * 64,))
+    before = connection.execute("SELECT * FROM user ORDER BY id").fetchall()
+    connection.close()
+    with Store.open(tmp_path) as store:
+        after = store.connection.execute("SELECT * FROM user ORDER BY id").fetchall()
+        assert after == [tuple("owner" if value == "admin" else value for value in row) for row in before]
+        assert store.connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+        assert store.connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert store.get_annotator("bo").role == "owner"
+        with pytest.raises(sqlite3.IntegrityError):
+            store.connection.execute("UPDATE user SET role = 'admin' WHERE id = 2")
 
 
 def test_open_refuses_a_store_of_a_newer_version_and_leaves_it_as_it_was(tmp_path: Path) -> None:
@@ -152,6 +177,8 @@ def test_read_only_file_is_named(store: Store) -> None:
         f"UPDATE image SET sha256 = '{'0' * 64}' WHERE rowid = 1",
         "DELETE FROM image",
         "DELETE FROM user",
+        "INSERT OR REPLACE INTO user SELECT * FROM user WHERE id = 1",
+        "REPLACE INTO user (name, role, created_at_us) VALUES ('ADA', 'owner', 1)",
         "DELETE FROM assignment",
         "UPDATE item_image SET position = 3",
         "INSERT INTO judgment SELECT id + 1000, 'x' || substr(uuid, 2), payload_sha256, project_id, item_id, 2, "

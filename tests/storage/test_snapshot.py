@@ -188,7 +188,7 @@ def test_people_and_projects_refuse_conflicts(store: Store) -> None:
     assert store.add_annotator("ada") == store.get_annotator("ADA")
     assert store.add_annotator("sim", is_simulated=True, details={"false_yes": 0.1}).is_simulated
     with pytest.raises(ConflictError, match="other settings"):
-        store.add_annotator("ada", role="admin")
+        store.add_annotator("ada", role="owner")
     with pytest.raises(ConflictError, match="Choose another name"):
         store.create_project("weapons")
     for name in ("", " x", "a/b", "x" * 41, "<b>", "a\nb"):
