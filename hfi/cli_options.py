@@ -101,7 +101,7 @@ def describe_rule(field: FieldInfo) -> str:
 def _sentence(config_class: type[JobConfig], name: str, value: object, message: str) -> str:
     field = config_class.model_fields.get(name)
     if field is None:
-        return f"{config_class.__name__}: {message}."
+        return f"{message.removeprefix('Value error, ').rstrip('.')}."
     default = "" if field.default in (None, "") else f", {field.default}"
     return (
         f"{option_name(name)} is {value!r}, but must be {describe_rule(field)}; "

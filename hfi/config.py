@@ -6,11 +6,12 @@ Importing this module never imports torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Device = Literal["auto", "cpu", "cuda"]
+EraseMethod = Literal["sdd", "esd", "abo", "closed_form", "robust"]
 DetectorName = Literal["auto", "judge", "score", "opennsfw", "q16", "nudenet"]
 
 
@@ -59,7 +60,7 @@ class InvertConfig(JobConfig):
 
     model: str = Field("mini", description="Model whose text encoder learns the token.")
     placeholder: str = Field("<concept>", description="Name of the concept token; several become <concept-1>, <concept-2>, ...")
-    initializer: str = Field("", description="Word the token starts from; default: the common word of the prompts of the images, else the mean.")
+    initializer: str = Field("", description="Word the token starts from, or several separated by commas; default: the common word of the prompts of the images, else the mean.")
     start: Literal["word", "encoder_output"] = Field("word", description="Start from the initializer's embedding, or from the text encoder's output for it (CrossInit).")
     num_concepts: int | Literal["auto"] = Field("auto", description="Tokens, one a cluster of flagged images; auto chooses by measured coverage.")
     num_vectors: int = Field(1, ge=1, le=16, description="Embedding rows of each token.")
@@ -67,6 +68,9 @@ class InvertConfig(JobConfig):
     num_train_steps: int = Field(80, ge=0, description="Optimizer steps (all clusters together in a batch).")
     batch_size: int = Field(4, ge=1, description="Images per step and token.")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW learning rate of the placeholder rows.")
+    search: Literal["free", "sphere"] = Field("free", description="Learn the rows freely (AdamW), or their direction alone at the vocabulary's mean length (DTI).")
+    sphere_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the directions (search = sphere).")
+    sphere_pull: float = Field(1e-4, ge=0, description="Pull of the directions to the initializer's (search = sphere).")
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
     stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
     seed: int = Field(0, ge=0, description="Seed of noise, timesteps, clusters and image order.")
@@ -74,27 +78,62 @@ class InvertConfig(JobConfig):
 
 
 class EraseConfig(JobConfig):
-    """Self-distillation (SDD, arXiv 2307.05977): take a concept out of the weights."""
+    """Take a concept out of the weights: the method, what is erased, what is kept, and the options of each method.
+
+    Options that start with a method's name belong to it alone; to set one with another method is an error.
+    """
 
     model: str = Field("mini", description="Model to change; the original is never overwritten.")
-    method: Literal["sdd"] = Field("sdd", description="Eraser.")
-    targets: Literal["tokens", "prompts", "both"] = Field("both", description="Erase the concept tokens, the flagged images' own prompts, or both.")
+    method: EraseMethod = Field("sdd", description="Eraser: self-distillation, ESD, All but One, closed form (seconds, no training), or rounds of erasing and inverting again.")
+    # what is erased, what it becomes, what is kept
+    targets: Literal["tokens", "prompts", "both", "text"] = Field("both", description="Erase the concept tokens, the flagged images' own prompts, both, or a concept in words.")
+    text: str = Field("", max_length=2000, description="The concept in words (targets = text); several are separated by semicolons.")
     allow_weak_tokens: bool = Field(False, description="Erase also with tokens that do not reproduce the concept in their previews.")
-    anchor: Literal["empty", "rest"] = Field("empty", description="What a target is mapped to: the empty prompt, or the rest of its own prompt (the words that only flagged prompts say are taken out).")
+    anchor: Literal["empty", "rest", "concept"] = Field("empty", description="What a target is mapped to: the empty prompt, the rest of its own prompt (the words that only flagged prompts say are taken out), or another concept.")
+    anchor_concept: str = Field("", max_length=2000, description="The concept that takes the target's place (anchor = concept), in words.")
+    retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
+    retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
+    # training, of all methods but closed_form
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
-    trainable: Literal["cross_attention", "cross_attention_kv", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")
+    trainable: Literal["cross_attention", "cross_attention_kv", "self_attention", "non_cross_attention", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")
     num_train_steps: int = Field(300, ge=0, description="Optimizer steps.")
     batch_size: int = Field(12, ge=1, description="Latents per step for the erased concept; the retain term uses as many.")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW learning rate.")
-    retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
     negative_guidance: float = Field(1.0, ge=0, description="eta: target = null - eta * (concept - null) of the original; 0 = the SDD target.")
-    ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of the teacher, the average of the student that is saved.")
+    ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of the teacher, the average of the student that is saved (sdd).")
     max_gradient_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
-    checkpoint_every_n_steps: int = Field(50, ge=1, description="Steps between checkpoints; a restart goes on from the last.")
     sampling_guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's sampling (latents = rollout).")
+    bank_batches: int = Field(16, ge=1, description="Batches of training points made at once, with what the original predicts there.")
+    bank_passes: int = Field(4, ge=1, description="Times each point is used before new ones are made; 1 = published, more saves the original's forward passes.")
+    checkpoint_every_n_steps: int = Field(50, ge=1, description="Steps between checkpoints; a restart goes on from the last.")
+    # one method each
+    sdd_prompts: Literal["own", "sample_one", "sample_joint"] = Field("own", description="Each target by itself; or sample with one target and train all joined (the paper's text); or sample with all joined and train one (its code).")
+    sdd_target: Literal["reference", "teacher", "student"] = Field("reference", description="Whose prediction is the target: the frozen original, the average, or the student (gradient stopped).")
+    esd_variant: Literal["x", "u", "strict"] = Field("x", description="Weights that ESD trains: cross-attention (x), all but cross-attention (u), its keys and values (strict).")
+    esd_erase_from: str = Field("", max_length=2000, description="Erase the target from this concept only, which is kept otherwise.")
+    abo_null_weight: float = Field(1.0, ge=0, description="lambda: weight of holding the unconditional prediction in place.")
+    closed_form_rounds: int = Field(3, ge=0, le=50, description="Rounds that find and erase what still evokes the concept (RECE); 0 = one edit (UCE).")
+    closed_form_regularization: float = Field(0.1, gt=0, description="lambda: pull to the weights before the edit.")
+    closed_form_states: Literal["all", "tail", "last"] = Field("all", description="States of a target's words that are edited: all, from its last word on, or the last word's alone.")
+    robust_method: Literal["sdd", "esd", "abo", "closed_form"] = Field("sdd", description="Eraser of each round.")
+    robust_rounds: int = Field(3, ge=1, le=20, description="Erasures; before each but the first the concept is inverted again on the erased model.")
+    robust_invert_steps: int = Field(80, ge=0, description="Optimizer steps of each inversion.")
     seed: int = Field(0, ge=0, description="Seed of noise, timesteps and order.")
     device: Device = Field("auto", description="Where to compute.")
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> EraseConfig:
+        """Refuse options of other methods, and words that are missing or of no use."""
+        active = {self.method, self.robust_method} if self.method == "robust" else {self.method}
+        for name, field in type(self).model_fields.items():
+            owner = next((method for method in get_args(EraseMethod) if name.startswith(f"{method}_")), None)
+            if owner is not None and owner not in active and getattr(self, name) != field.default:
+                raise ValueError(f"{name} belongs to method {owner}, but the method is {self.method}: leave it out")
+        for choice, wanted, text in (("targets", "text", "text"), ("anchor", "concept", "anchor_concept")):
+            if (getattr(self, choice) == wanted) != bool(getattr(self, text).strip()):
+                raise ValueError(f"{text} must be given if, and only if, {choice} is {wanted!r}")
+        return self
 
 
 class SimulateConfig(JobConfig):
