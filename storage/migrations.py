@@ -6,56 +6,17 @@ generated columns, so ``schema.assert_guards`` checks at every opening that each
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sqlite_utils.migrations import Migrations
+from storage.ddl import APPLICATION_ID, MIGRATION_SET, migrations
+from storage.ddl import forbid as _forbid
+from storage.ddl import migration as _migration
+from storage.ddl import run_script as _run_script
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-MIGRATION_SET = "hfi-store"
-APPLICATION_ID = 0x48464931  # "HFI1" in the file header, so that `file` and doctor can tell our stores apart
-
-migrations = Migrations(MIGRATION_SET)
-
-
-def _migration(function: Callable[[Database], None]) -> Callable[[Database], None]:
-    """Register the next migration under its function's name."""
-    migrations()(function)
-    return function
-
-
-def _forbid(table: str, *, update_of: str = "", key: str = "id") -> str:
-    """Triggers that make a table append-only (or the columns ``update_of`` immutable).
-
-    The BEFORE INSERT guard is needed because INSERT OR REPLACE skips delete triggers on connections without
-    ``recursive_triggers``, which is how any other SQLite client opens the file.
-    """
-    of_columns = f" OF {update_of}" if update_of else ""
-    same_key = " AND ".join(f"{column} = NEW.{column}" for column in key.split(", "))
-    return f"""
-    CREATE TRIGGER {table}_no_update BEFORE UPDATE{of_columns} ON {table}
-    BEGIN SELECT RAISE(ABORT, '{table} is append-only: rows are never changed'); END;
-    CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table}
-    BEGIN SELECT RAISE(ABORT, '{table} is append-only: rows are never deleted'); END;
-    CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}
-    WHEN EXISTS (SELECT 1 FROM {table} WHERE {same_key})
-    BEGIN SELECT RAISE(ABORT, '{table} is append-only: rows are never replaced'); END;
-    """
-
-
-def _run_script(db: Database, script: str) -> None:
-    """Run DDL statement by statement: ``executescript`` would commit the surrounding transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            db.conn.execute(statement)
-            statement = ""
-    if statement.strip():
-        db.conn.execute(statement)
+__all__ = ["APPLICATION_ID", "MIGRATION_SET", "migrations"]
 
 
 @_migration
