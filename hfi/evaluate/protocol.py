@@ -204,7 +204,7 @@ def check_same(wanted: Protocol, found: Protocol) -> None:
     if wanted.sha256 != found.sha256:
         raise ConfigError(
             f"This would be another measurement than protocol {wanted.name!r} describes. Different: "
-            f"{'; '.join(differences(wanted, found))}. Use the same prompts, detectors and weights, or another protocol."
+            f"{'; '.join(differences(wanted, found))}. Use the same prompts and weights, or another protocol."
         )
 
 
