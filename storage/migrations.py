@@ -468,3 +468,6 @@ def m0011_owner(db: Database) -> None:
     BEGIN SELECT RAISE(ABORT, 'users are append-only: a name or number is never used twice'); END;
     """,
     )
+
+
+from storage import migrations_accounts  # noqa: E402, F401  registers m0012 and later, after the ones above

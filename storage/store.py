@@ -16,14 +16,14 @@ from pathlib import Path
 from types import TracebackType
 
 from storage import sql
+from storage.care import CareSection
 from storage.connection import Clock, explain_error
 from storage.errors import NotFoundError
-from storage.runs import RunSection
 
 FOLDERS = ("objects", "artifacts", "tmp")
 
 
-class Store(RunSection):
+class Store(CareSection):
     """Everything people judged and everything made from it; each section below adds its methods."""
 
     @classmethod

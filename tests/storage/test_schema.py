@@ -65,6 +65,16 @@ ROWS = {
         "expires_at_us) VALUES (1, 1, 1, 'repeat', 'leased', '[0]', 1, 2)",
     ),
     "m0011_owner": ("user", "INSERT INTO user (name, role, created_at_us) VALUES ('eve', 'owner', 1)"),
+    "m0012_accounts": (
+        "invitation",
+        "INSERT INTO invitation (token_sha256, role, created_at_us, expires_at_us) "
+        f"VALUES ('{'f' * 64}', 'reviewer', 1, 2)",
+    ),
+    "m0013_care": (
+        "exposure",
+        "INSERT INTO exposure (user_id, project_id, day, n_judged, n_revealed, n_too_fast, exposed_ms) "
+        "VALUES (1, 1, 1, 1, 0, 0, 900)",
+    ),
 }
 
 
