@@ -1,0 +1,103 @@
+"""What each kind of job runs; every function takes (store, request, progress) and runs in the job's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfi.job_requests import (
+    EraseRequest,
+    EvaluateRequest,
+    ExportRequest,
+    GenerateRequest,
+    ImportRequest,
+    InvertRequest,
+    ScoreRequest,
+)
+from hfi.jobs.runs import StageResult, find_finished, recorded_run
+from hfi.progress import Progress
+from storage import Store
+
+DATASET_ARTIFACT = "dataset"
+
+
+def run_generate_job(store: Store, request: GenerateRequest, progress: Progress) -> StageResult:
+    """Prompts x seeds -> pictures."""
+    from hfi.jobs.generate import run_generate
+
+    return run_generate(store, request.config, request.prompts, request.seeds, request.project, progress)
+
+
+def run_score_job(store: Store, request: ScoreRequest, progress: Progress) -> StageResult:
+    """The request's snapshot -> score model."""
+    from hfi.jobs.score import run_score
+
+    return run_score(store, request.config, request.project, progress, snapshot_hash=request.snapshot)
+
+
+def run_invert_job(store: Store, request: InvertRequest, progress: Progress) -> StageResult:
+    """The request's snapshot and its score model -> concept tokens."""
+    from hfi.jobs.invert import run_invert
+
+    return run_invert(store, request.config, request.project, progress, snapshot_hash=request.snapshot)
+
+
+def run_erase_job(store: Store, request: EraseRequest, progress: Progress) -> StageResult:
+    """Tokens and flagged prompts of the request's snapshot -> a changed model."""
+    from hfi.jobs.erase import run_erase
+
+    return run_erase(store, request.config, request.project, progress, snapshot_hash=request.snapshot)
+
+
+def run_evaluate_job(store: Store, request: EvaluateRequest, progress: Progress) -> StageResult:
+    """Two models -> rates with intervals."""
+    from hfi.jobs.evaluate import run_evaluate
+
+    return run_evaluate(store, request.config, request.project, progress)
+
+
+def run_export_job(store: Store, request: ExportRequest, progress: Progress) -> StageResult:
+    """Snapshot -> dataset folder: where the request says, else an artifact of the run."""
+    from storage.export import ExportOptions, export_snapshot
+    from storage.snapshot import load_snapshot
+
+    snapshot_hash = load_snapshot(store, request.snapshot, with_judgments=False).hash
+    settings = request.model_dump(mode="json", exclude={"kind"}) | {"snapshot": snapshot_hash}
+    done = find_finished(store, request.kind, settings)
+    if done is not None and Path(done.metrics["folder"]).is_dir():
+        return StageResult(f"The dataset is in {done.metrics['folder']}.", done, dict(done.metrics))
+    with recorded_run(store, request.kind, settings, snapshot_hash) as work:
+        progress.start("export")
+        folder = Path(request.folder) if request.folder else store.artifact_dir(work.run.id) / DATASET_ARTIFACT
+        options = ExportOptions(with_notes=request.with_notes, license=request.license)
+        manifest = export_snapshot(store, snapshot_hash, folder, options, lambda name, n: progress.advance(n))
+        if not request.folder and not any(a.name == DATASET_ARTIFACT for a in store.list_artifacts(work.run.id)):
+            store.add_artifact(work.run.id, DATASET_ARTIFACT, "dataset", folder)
+        rows = {name: content["rows"] for name, content in manifest["configs"].items()}
+        work.metrics.update(folder=str(folder), rows=rows, content_sha256=manifest["content_sha256"])
+        progress.finish()
+    return StageResult(f"The dataset is in {folder}.", work.run, dict(work.metrics))
+
+
+def run_import_job(store: Store, request: ImportRequest, progress: Progress) -> StageResult:
+    """A path -> feedback in the store. Done again each time, because what the path holds may have changed."""
+    from storage.import_any import import_path
+
+    settings = request.model_dump(mode="json", exclude={"kind"})
+    with recorded_run(store, request.kind, settings) as work:
+        progress.start("import")
+        report = import_path(
+            store,
+            request.path,
+            request.project or None,
+            source=request.source,
+            kind=request.project_kind,
+            mapping=request.columns,
+            is_skipping_bad_rows=request.skip_bad,
+            on_rows=lambda name, n: progress.advance(n),
+        )
+        for text in report.refused:
+            progress.finish(f"Refused: {text}")
+        work.metrics.update(report.summarise())
+    counts = f"{report.n_images} images, {report.n_items} items, {report.n_judgments} judgments"
+    refused = f"; {len(report.refused)} rows refused, see the log" if report.refused else ""
+    return StageResult(f"Project {report.project!r}: {counts}{refused}.", work.run, dict(work.metrics))
