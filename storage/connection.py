@@ -72,6 +72,7 @@ class StoreBase:
 
     def __init__(self, path: Path, *, clock: Clock = time.time, is_wal: bool = True) -> None:
         self.path = path
+        self.scratch = path / "tmp"  # for unfinished files; a job has its own, which its worker clears
         self.clock = clock
         self._is_wal = is_wal
         self._local = threading.local()

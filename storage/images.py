@@ -47,7 +47,7 @@ class ImageSection(ProjectSection):
             for encoded in images:
                 row = connection.execute(sql.IMAGE_BY_PIXELS, (encoded.pixel_sha256,)).fetchone()
                 if row is None:
-                    write_file_atomically(self._object_path(encoded.sha256), encoded.png, self.path / "tmp")
+                    write_file_atomically(self._object_path(encoded.sha256), encoded.png, self.scratch)
                     size = (encoded.width, encoded.height, len(encoded.png))
                     values = (encoded.sha256, encoded.pixel_sha256, *size, self.now_us())
                     connection.execute(sql.IMAGE_INSERT, values)

@@ -88,6 +88,13 @@ class RunSection(UndoSection):
             self.add_audit("run.finish", run_id, {"status": status})
         return self.get_run(run_id)
 
+    def reopen_run(self, run_id: str) -> Run:
+        """Take a cancelled run up again."""
+        with self.transaction() as connection:
+            connection.execute(sql.RUN_REOPEN, (run_id,))
+            self.add_audit("run.reopen", run_id, {})
+        return self.get_run(run_id)
+
     def get_run(self, run_id: str) -> Run:
         """The run of that id.
 
@@ -128,7 +135,7 @@ class RunSection(UndoSection):
         target = self.artifact_dir(run_id) / name
         if target.exists():
             raise InvalidInputError(f"Run {run_id} has an artifact {name!r} already. Choose another name or a new run.")
-        with folder_in_place(target, self.path / "tmp") as folder:
+        with folder_in_place(target, self.scratch) as folder:
             yield folder
         self.add_artifact(run_id, name, kind, target, details=details)
 

@@ -316,6 +316,7 @@ VALUES (?, ?, ?, ?, ?, ?, 'running', ?)
 RUN_FINISH = """
 UPDATE run SET status = ?, metrics = ?, seconds = ?, peak_memory_mib = ?, finished_at_us = ? WHERE id = ?
 """
+RUN_REOPEN = "UPDATE run SET status = 'running', finished_at_us = NULL WHERE id = ? AND status = 'cancelled'"
 RUN_BY_ID = f"{_RUN} WHERE id = ?"
 RUN_FIND = f"{_RUN} WHERE kind = ? AND config_hash = ? AND status = ? ORDER BY started_at_us DESC, rowid DESC LIMIT 1"
 RUN_ALL = f"""{_RUN} WHERE (:kind IS NULL OR kind = :kind) AND (:status IS NULL OR status = :status)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from hfi.config import JobConfig
+from hfi.errors import DeviceError, NoSpaceError, StoreBusyError
 from storage import Store
 from storage.records import Run, config_hash
 
@@ -52,24 +54,59 @@ def latest_run(store: Store, kind: str, project: str) -> Run | None:
     return runs[-1] if runs else None
 
 
+_announce: ContextVar[Callable[[Run], None]] = ContextVar("announce", default=lambda run: None)
+
+
+@contextmanager
+def announcing_runs(announce: Callable[[Run], None]) -> Iterator[None]:
+    """Tell `announce` of every run that starts, or is taken up, within the block."""
+    token = _announce.set(announce)
+    try:
+        yield
+    finally:
+        _announce.reset(token)
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Whether the same stage may end well the next time, because what was missing may be there again."""
+    from hfi.cli_errors import is_no_space
+
+    if isinstance(error, NoSpaceError | StoreBusyError | DeviceError | MemoryError) or is_no_space(error):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, ConnectionError | TimeoutError)
+
+
 @contextmanager
 def recorded_run(
     store: Store, kind: str, settings: Mapping[str, Any], snapshot_hash: str | None = None
 ) -> Iterator[RunInProgress]:
     """Start a run, or take up the one that was interrupted; record how it ended, its seconds and its peak memory.
 
-    An interruption (Ctrl-C, kill) leaves the run open, so that the same command goes on with it and its checkpoints.
+    An interruption (Ctrl-C, kill), and an error that may be gone the next time, leave the run open, so that the same
+    command goes on with it and its checkpoints.
     """
-    interrupted = store.find_run(kind, config_hash(settings), status="running")
-    run = interrupted or store.start_run(kind, settings, snapshot_hash, settings.get("inputs"))
+    run = _interrupted_run(store, kind, settings)
+    if run is None:
+        run = store.start_run(kind, settings, snapshot_hash, settings.get("inputs"))
+    _announce.get()(run)
     work = RunInProgress(run)
     started = time.monotonic()
     try:
         yield work
-    except Exception:
-        store.finish_run(run.id, "failed", work.metrics, time.monotonic() - started, peak_memory_mib())
+    except Exception as error:
+        if not is_worth_retrying(error):
+            store.finish_run(run.id, "failed", work.metrics, time.monotonic() - started, peak_memory_mib())
         raise
     work.run = store.finish_run(run.id, "done", work.metrics, time.monotonic() - started, peak_memory_mib())
+
+
+def _interrupted_run(store: Store, kind: str, settings: Mapping[str, Any]) -> Run | None:
+    """The open run of exactly this, or the one that somebody cancelled, open again."""
+    found = store.find_run(kind, config_hash(settings), status="running")
+    if found is None:
+        cancelled = store.find_run(kind, config_hash(settings), status="cancelled")
+        found = store.reopen_run(cancelled.id) if cancelled is not None else None
+    return found
 
 
 def peak_memory_mib() -> float:
