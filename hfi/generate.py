@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from hfi.config import GenerateConfig, SamplerConfig
 from hfi.errors import EmptyPromptListError
-from hfi.pipelines import decode_latents, encode_null_prompt, encode_prompts, initial_latents, sample_latents
+from hfi.pipelines import Pipeline, decode_latents, encode_null_prompt, encode_prompts, initial_latents, sample_latents
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class GenerationRequest:
 
 
 def generate(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     requests: Sequence[GenerationRequest],
     config: SamplerConfig,
     on_image: Callable[[int, int], None] | None = None,
@@ -53,7 +52,7 @@ def generate(
 
 
 def _generate_batch(
-    pipeline: StableDiffusionPipeline, batch: Sequence[GenerationRequest], config: SamplerConfig
+    pipeline: Pipeline, batch: Sequence[GenerationRequest], config: SamplerConfig
 ) -> list[Image.Image]:
     height_px, width_px, negative_prompt = None, None, ""
     if isinstance(config, GenerateConfig):

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
 
 from hfi.errors import ConflictError, ModelFolderError, NoSpaceError
-from hfi.pipelines import encode_null_prompt, initial_latents, load_pipeline, predict_noise, quiet_loading
+from hfi.pipelines import (
+    Pipeline,
+    encode_null_prompt,
+    initial_latents,
+    load_pipeline,
+    predict_noise,
+    quiet_loading,
+    with_parts,
+)
 
 CHECK_SEEDS = (11, 12, 13)
 # Largest difference of a predicted noise (whose spread is 1) after saving and loading.
@@ -24,7 +32,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def export_folder(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     unet: UNet2DConditionModel,
     folder: str | Path,
     dtype: Literal["float32", "float16"] = "float32",
@@ -68,22 +76,18 @@ def export_folder(
     return target
 
 
-def _write(pipeline: StableDiffusionPipeline, unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype) -> None:
-    parts = {name: part for name, part in pipeline.components.items() if name != "unet"}
-    changed = StableDiffusionPipeline(**parts, unet=unet, requires_safety_checker=False)
+def _write(pipeline: Pipeline, unet: UNet2DConditionModel, folder: Path, dtype: torch.dtype) -> None:
+    changed = with_parts(pipeline, unet=unet)
     if dtype != torch.float32:
         modules = {name: part for name, part in changed.components.items() if isinstance(part, torch.nn.Module)}
-        changed = StableDiffusionPipeline(
-            **{**changed.components, **{name: copy.deepcopy(module).to(dtype) for name, module in modules.items()}},
-            requires_safety_checker=False,
-        )
+        changed = with_parts(changed, **{name: copy.deepcopy(module).to(dtype) for name, module in modules.items()})
     with quiet_loading():
         changed.save_pretrained(folder)
 
 
 @torch.no_grad()
 def predictions_on_fixed_seeds(
-    pipeline: StableDiffusionPipeline, unet: UNet2DConditionModel
+    pipeline: Pipeline, unet: UNet2DConditionModel
 ) -> Float[Tensor, "points channels height width"]:
     """What a UNet predicts for the empty prompt at three points from noisy to nearly clean."""
     latents = initial_latents(pipeline, CHECK_SEEDS)
@@ -92,7 +96,7 @@ def predictions_on_fixed_seeds(
     return predict_noise(pipeline, latents, timesteps, embeds, unet=unet)
 
 
-def largest_difference(pipeline: StableDiffusionPipeline, unet: UNet2DConditionModel, folder: Path) -> float:
+def largest_difference(pipeline: Pipeline, unet: UNet2DConditionModel, folder: Path) -> float:
     """Load a folder and compare its predictions with those of `unet` in memory; NaN counts as infinite."""
     saved = load_pipeline(folder, device=str(pipeline.unet.device.type))
     difference = predictions_on_fixed_seeds(saved, saved.unet) - predictions_on_fixed_seeds(pipeline, unet)

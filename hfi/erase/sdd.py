@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -47,7 +46,7 @@ from hfi.erase.training import (
 )
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
-from hfi.pipelines import encode_images, encode_null_prompt, predict_noise
+from hfi.pipelines import Pipeline, encode_images, encode_null_prompt, predict_noise
 
 BANK_BATCHES = 16  # batches of points made at once
 BANK_PASSES = 4  # times each point is used; so the original runs forward on a quarter of what it would otherwise
@@ -76,7 +75,7 @@ def sdd_target(
 
 
 def erase_sdd(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     target_prompts: Sequence[str],
     config: EraseConfig,
     *,
@@ -151,7 +150,7 @@ def _seed_of(seed: int, step: int) -> int:
 
 
 def _make_bank(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     state: TrainingState,
     target: _Side,
     anchor_embeds: Float[Tensor, "prompts tokens dim"],
@@ -179,7 +178,7 @@ def _make_bank(
 
 
 def _draw_points(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     state: TrainingState,
     side: _Side,
     count: int,
@@ -213,7 +212,7 @@ def _as_tensors(name: str, points: Points, targets: Tensor) -> dict[str, Tensor]
 
 
 def _batch_loss(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     state: TrainingState,
     target: _Side,
     retain: _Side,
@@ -240,7 +239,7 @@ def _batch_loss(
 
 
 def _latents_of(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     images: Sequence[Image.Image] | None,
     latents: Tensor | None,
     prompts: Sequence[str],
@@ -288,7 +287,7 @@ def _anchors(
 
 
 def _retain_side(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     latents: Tensor | None,
     tokens: Sequence[ConceptToken],

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
 from PIL import Image
 
@@ -18,6 +17,7 @@ from hfi.inversion.clusters import cluster_images, telling_word
 from hfi.inversion.coverage import choose_tokens, covered_by, preview_tokens
 from hfi.inversion.tokens import ConceptToken, placeholder_names
 from hfi.inversion.train import OnStep, invert
+from hfi.pipelines import Pipeline
 
 MAX_CONCEPTS = 12  # sides looked for when the number of tokens is automatic
 SMALLEST_CLUSTER = 4  # pictures; fewer teach a token their background rather than their object
@@ -49,7 +49,7 @@ class InversionResult:
 
 
 def invert_concept(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     images: Sequence[Image.Image],
     weights: Sequence[float],
     config: InvertConfig,

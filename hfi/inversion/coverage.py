@@ -10,14 +10,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Bool, Float
 from PIL import Image
 
 from hfi.config import SamplerConfig
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
-from hfi.pipelines import decode_latents, encode_null_prompt, initial_latents, sample_latents
+from hfi.pipelines import Pipeline, decode_latents, encode_null_prompt, initial_latents, sample_latents
 
 PREVIEW_TEMPLATE = "a {}"
 FEWEST_NEIGHBOURS = 5  # k of the paper
@@ -26,7 +25,7 @@ EXPECTED_PREVIEWS = 3.0
 
 
 def preview_tokens(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     tokens: Sequence[ConceptToken],
     seeds: Sequence[int],
     config: SamplerConfig,

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hfi.errors import InvalidInputError, UnknownTokenError
-from hfi.pipelines import encode_token_ids
+from hfi.pipelines import NO_ROW, Pipeline, embedding_width, encode_token_ids, spliced_rows, text_encoders, tokenizers
 
 WEIGHTS_NAME = "learned_embeds.safetensors"
 CARD_NAME = "card.json"
-NO_ROW = -1  # in a row map: an ordinary word
+STAND_IN_ID = 0  # stands where a learned row will be; any id that neither ends nor pads a prompt
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,9 @@ def _load_concept_token(file: Path) -> ConceptToken:
     return ConceptToken(placeholder, rows, card.get("initializer", ""), card)
 
 
-def check_token_fits(pipeline: StableDiffusionPipeline, token: ConceptToken) -> None:
+def check_token_fits(pipeline: Pipeline, token: ConceptToken) -> None:
     """Raise UnknownTokenError if the token was learned for a text encoder of another width."""
-    dim = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
+    dim = embedding_width(pipeline)
     if token.learned_embeds.shape[1] != dim:
         raise UnknownTokenError(
             f"{token.placeholder} has rows of {token.learned_embeds.shape[1]} numbers, but this model's text encoder "
@@ -111,13 +109,17 @@ def check_token_fits(pipeline: StableDiffusionPipeline, token: ConceptToken) -> 
         )
 
 
-def add_tokens_(pipeline: StableDiffusionPipeline, tokens: Sequence[ConceptToken]) -> None:
+def add_tokens_(pipeline: Pipeline, tokens: Sequence[ConceptToken]) -> None:
     """Add tokens to the pipeline's tokenizer and text encoder in place, as `pipe.load_textual_inversion` would."""
     for token in tokens:
         check_token_fits(pipeline, token)
         if token.placeholder in pipeline.tokenizer.get_vocab():
             raise UnknownTokenError(f"{token.placeholder} is already a word of this model: choose another placeholder.")
-        pipeline.load_textual_inversion({token.placeholder: token.learned_embeds})
+        encoders = text_encoders(pipeline)
+        widths = [encoder.get_input_embeddings().weight.shape[1] for encoder in encoders]
+        parts = token.learned_embeds.split(widths, dim=1)
+        for rows, tokenizer, encoder in zip(parts, tokenizers(pipeline), encoders, strict=True):
+            pipeline.load_textual_inversion({token.placeholder: rows}, tokenizer=tokenizer, text_encoder=encoder)
 
 
 # ---------------------------------------- encoding without changing the pipeline
@@ -136,9 +138,7 @@ class SplicedPrompts:
     row_ids: Int[Tensor, "prompts tokens"]
 
 
-def tokenize_spliced(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], rows_of: dict[str, Sequence[int]]
-) -> SplicedPrompts:
+def tokenize_spliced(pipeline: Pipeline, prompts: Sequence[str], rows_of: dict[str, Sequence[int]]) -> SplicedPrompts:
     """Tokenize prompts in which placeholders stand for learned rows.
 
     Args:
@@ -151,7 +151,7 @@ def tokenize_spliced(
         ids, rows = [tokenizer.bos_token_id], [NO_ROW]
         for piece in filter(None, split.split(prompt)):
             learned = list(rows_of.get(piece, ()))
-            words = [tokenizer.unk_token_id] * len(learned) or tokenizer(piece, add_special_tokens=False).input_ids
+            words = [STAND_IN_ID] * len(learned) or tokenizer(piece, add_special_tokens=False).input_ids
             ids += words
             rows += learned or [NO_ROW] * len(words)
         ids, rows = [*ids[: length - 1], tokenizer.eos_token_id], [*rows[: length - 1], NO_ROW]
@@ -160,33 +160,17 @@ def tokenize_spliced(
     return SplicedPrompts(torch.tensor(all_ids), torch.tensor(all_rows))
 
 
-@contextmanager
-def _spliced_rows(
-    text_encoder: torch.nn.Module, rows: Float[Tensor, "rows dim"], row_ids: Int[Tensor, "prompts tokens"]
-) -> Iterator[None]:
-    """While open, the text encoder's input embedding gives learned rows where `row_ids` says so."""
-    is_learned = (row_ids != NO_ROW).unsqueeze(-1)
-    learned = rows[row_ids.clamp_min(0)]
-    hook = text_encoder.get_input_embeddings().register_forward_hook(
-        lambda _module, _inputs, words: torch.where(is_learned, learned.to(words.dtype), words)
-    )
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def encode_spliced(
-    pipeline: StableDiffusionPipeline, prompts: SplicedPrompts, rows: Float[Tensor, "rows dim"]
+    pipeline: Pipeline, prompts: SplicedPrompts, rows: Float[Tensor, "rows dim"]
 ) -> Float[Tensor, "prompts tokens dim"]:
     """Prompt embeddings with learned rows spliced in; gradients reach `rows` and nothing else."""
-    with _spliced_rows(pipeline.text_encoder, rows, prompts.row_ids.to(rows.device)):
+    with spliced_rows(pipeline, rows, prompts.row_ids.to(rows.device)):
         return encode_token_ids(pipeline, prompts.token_ids)
 
 
 @torch.no_grad()
 def encode_prompts_with_tokens(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], tokens: Sequence[ConceptToken]
+    pipeline: Pipeline, prompts: Sequence[str], tokens: Sequence[ConceptToken]
 ) -> Float[Tensor, "prompts tokens dim"]:
     """`hfi.pipelines.encode_prompts` for prompts with placeholders, without adding them to the pipeline.
 
@@ -203,6 +187,7 @@ def encode_prompts_with_tokens(
         rows_of[token.placeholder] = range(first, first + len(token.learned_embeds))
         first += len(token.learned_embeds)
     device = pipeline.text_encoder.device
-    dim = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
-    rows = torch.cat([torch.zeros(1 if not tokens else 0, dim), *(token.learned_embeds for token in tokens)]).to(device)
+    rows = torch.cat(
+        [torch.zeros(1 if not tokens else 0, embedding_width(pipeline)), *(token.learned_embeds for token in tokens)]
+    ).to(device)
     return encode_spliced(pipeline, tokenize_spliced(pipeline, prompts, rows_of), rows)

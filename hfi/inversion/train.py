@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
@@ -30,7 +29,7 @@ from torch import Tensor
 from hfi.config import InvertConfig
 from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError
 from hfi.inversion.tokens import ConceptToken, SplicedPrompts, encode_spliced, placeholder_names, tokenize_spliced
-from hfi.pipelines import add_noise, encode_images, encode_prompts, predict_noise
+from hfi.pipelines import Pipeline, add_noise, embedding_table, encode_images, encode_prompts, predict_noise
 
 TEMPLATES = ("a {}", "{}", "a picture of a {}", "a photo of a {}")
 DVAR_EVERY_N_STEPS = 5  # one more forward of a batch each; ours, the paper evaluates every step
@@ -82,7 +81,7 @@ class _Batch:
 
 
 def invert(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     images: Sequence[Image.Image],
     weights: Sequence[float],
     config: InvertConfig,
@@ -149,13 +148,13 @@ def invert(
     return _make_tokens(names, words, rows, losses, cluster_ids, config, time.monotonic() - started)
 
 
-def initial_rows(pipeline: StableDiffusionPipeline, word: str, config: InvertConfig) -> Float[Tensor, "vectors dim"]:
+def initial_rows(pipeline: Pipeline, word: str, config: InvertConfig) -> Float[Tensor, "vectors dim"]:
     """Starting rows of a token: the word's own embedding, or the text encoder's output for it (CrossInit).
 
     A word of several tokens starts from their mean. Several vectors start from the same row, told apart by a hundredth
     of the vocabulary's spread.
     """
-    table = pipeline.text_encoder.get_input_embeddings().weight.detach()
+    table = embedding_table(pipeline)
     start = table.mean(dim=0)
     if word:
         ids = pipeline.tokenizer(word, add_special_tokens=False).input_ids
@@ -179,7 +178,7 @@ def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step + 1) % 2**63
 
 
-def _template_prompts(pipeline: StableDiffusionPipeline, names: Sequence[str], num_vectors: int) -> SplicedPrompts:
+def _template_prompts(pipeline: Pipeline, names: Sequence[str], num_vectors: int) -> SplicedPrompts:
     """All templates for the first token, then for the second, and so on."""
     rows_of = {name: range(i * num_vectors, (i + 1) * num_vectors) for i, name in enumerate(names)}
     return tokenize_spliced(pipeline, [template.format(name) for name in names for template in TEMPLATES], rows_of)
@@ -221,7 +220,7 @@ def _stratified_timesteps(
 
 
 def _cluster_losses(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     rows: Float[Tensor, "rows dim"],
     prompts: SplicedPrompts,
     batch: _Batch,
@@ -239,7 +238,7 @@ def _cluster_losses(
 
 
 def _checked_inputs(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     images: Sequence[Image.Image],
     weights: Sequence[float],
     clusters: Sequence[int] | None,
