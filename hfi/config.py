@@ -32,11 +32,20 @@ class SamplerConfig(JobConfig):
 class GenerateConfig(SamplerConfig):
     """Prompts x seeds -> pictures with full provenance."""
 
-    model: str = Field("mini", description="Model folder or Hub id of a Stable Diffusion 1.x/2.x model; mini = the embedded one.")
+    model: str = Field("mini", description="Model folder, .safetensors file or Hub id of a Stable Diffusion 1.x, 2.x or XL model; mini = the embedded one.")
     negative_prompt: str = Field("", max_length=2000, description="What to steer away from.")
     height_px: int | None = Field(None, ge=8, description="Picture height; default: the model's own.")
     width_px: int | None = Field(None, ge=8, description="Picture width; default: the model's own.")
     device: Device = Field("auto", description="Where to compute; auto takes a GPU when there is one.")
+    guard: Literal["none", "negative", "sld"] = Field("none", description="Hold a concept back while sampling: as a negative prompt, or by Safe Latent Diffusion; weights stay as they are.")
+    guard_text: str = Field("", max_length=2000, description="What is held back, in words; placeholders of --guard-tokens may stand in it.")
+    guard_tokens: str = Field("", description="Concept tokens that are held back: a folder or file of them, an inversion's run id, or 'latest'.")
+    sld_level: Literal["weak", "weak-diffusers", "medium", "strong", "max"] = Field("medium", description="SLD's published settings; 'weak' exists with the authors' scale (200) and with that of diffusers (20).")
+    sld_warmup_steps: int | None = Field(None, ge=0, description="SLD: steps before anything is held back; default: by level.")
+    sld_guidance_scale: float | None = Field(None, ge=0, description="SLD: s_S, how fast nearness to the concept counts fully; default: by level.")
+    sld_threshold: float | None = Field(None, description="SLD: lambda, how far from the concept still counts as near; default: by level.")
+    sld_momentum_scale: float | None = Field(None, ge=0, le=1, description="SLD: s_m, how much of the momentum is added; default: by level.")
+    sld_momentum_beta: float | None = Field(None, ge=0, lt=1, description="SLD: beta_m, how much of the momentum is kept; default: by level.")
 
 
 class ScoreConfig(JobConfig):
