@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hfi.evaluate.metrics import Interval, auroc_interval, difference_of_rates, wilson_interval
+from hfi.evaluate.protocol import DetectorSpec, Protocol
 from hfi.evaluate.report_content import (
     AnnotatorRow,
     Contribution,
@@ -153,3 +154,17 @@ def build_results() -> dict[str, object]:
         "seconds": dict.fromkeys(stages, 1.5),
         "peak_memory_mib": 2600.5,
     }
+
+
+def build_protocol(**changes: object) -> Protocol:
+    """A protocol of the embedded world."""
+    detector = DetectorSpec(
+        name="judge", package="hfi", package_version="0.1.0", weights_sha256="a" * 64, classes=("bomb", "axe"),
+        threshold=0.5,
+    )  # fmt: skip
+    values: dict[str, object] = {
+        "name": "mini-weapons", "suite": "mini-weapons", "prompts_sha256": "d" * 64, "num_concept_images": 200,
+        "num_other_images": 200, "first_seed": 1_000_000, "num_inference_steps": 12, "guidance_scale": 3.0,
+        "width_px": 64, "height_px": 64, "detectors": (detector,), "confidence": 0.95,
+    }  # fmt: skip
+    return Protocol.model_validate(values | changes)
