@@ -9,9 +9,10 @@ HFIError
 │   ├── OneSidedLabelsError       every image has the same label: there is nothing to tell apart
 │   └── UnknownTokenError         a placeholder that the tokenizer or the artifact does not have
 ├── ModelFolderError              a model folder that is missing, lacks a part, or is of a family we cannot load
-├── TrainingDivergedError         a loss that is not finite; names step, seed and stage
+├── TrainingDivergedError         a loss that is not finite or exploded; names step, seed, stage and settings
 ├── WeakTokenError                a concept token that does not reproduce its concept; it must not erase anything
 ├── JobStoppedError               a stage ended before it finished because it was asked to
+├── QueueError                    the queue of jobs cannot be reached or refuses a row
 ├── DeviceError                   a GPU that is not there, or without enough memory
 └── ...                           NotFoundError, NoSpaceError, StoreTooNewError and others of `storage.errors`
 
@@ -49,6 +50,7 @@ __all__ = [
     "WeakTokenError",
     "JobStoppedError",
     "DeviceError",
+    "QueueError",
     "ConflictError",
     "ImageRefusedError",
     "LeaseError",
@@ -93,11 +95,11 @@ class ModelFolderError(HFIError):
 
 
 class TrainingDivergedError(HFIError):
-    """A loss that is not finite, found before the optimizer's step."""
+    """A loss that is not finite or has exploded, found before the optimizer's step."""
 
     http_status = 500
 
-    def __init__(self, stage: str, *, step: int, seed: int, loss: float) -> None:
+    def __init__(self, stage: str, *, step: int, seed: int, loss: float, settings: str = "") -> None:
         """Say where the training stopped and what to try.
 
         Args:
@@ -105,10 +107,12 @@ class TrainingDivergedError(HFIError):
             step: Optimizer step (0-based) whose loss was not finite.
             seed: Seed of the run, so that it can be made again.
             loss: The value.
+            settings: What the run was asked for, in words.
         """
+        asked = f" with {settings}" if settings else ""
         super().__init__(
-            f"Training of '{stage}' stopped: the loss was {loss} at step {step} (seed {seed}); nothing of this step "
-            f"was kept. Lower --learning-rate and start again."
+            f"Training of '{stage}' stopped: the loss was {loss} at step {step} (seed {seed}){asked}; nothing of this "
+            f"step was kept. Lower --learning-rate and start again."
         )
         self.stage, self.step, self.seed, self.loss = stage, step, seed, loss
 
@@ -123,6 +127,12 @@ class JobStoppedError(HFIError):
     """A stage ended before it finished because it was asked to; the same command goes on from there."""
 
     http_status = 409
+
+
+class QueueError(HFIError):
+    """The queue of jobs cannot be reached, or a row of it is not what we wrote."""
+
+    http_status = 503
 
 
 class DeviceError(HFIError):
