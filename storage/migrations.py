@@ -470,4 +470,4 @@ def m0011_owner(db: Database) -> None:
     )
 
 
-from storage import migrations_accounts  # noqa: E402, F401  registers m0012 and later, after the ones above
+from storage import migrations_accounts, migrations_gallery  # noqa: E402, F401  register m0012 and later, in order

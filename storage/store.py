@@ -19,11 +19,12 @@ from storage import sql
 from storage.care import CareSection
 from storage.connection import Clock, explain_error
 from storage.errors import NotFoundError
+from storage.gallery import GallerySection
 
 FOLDERS = ("objects", "artifacts", "tmp")
 
 
-class Store(CareSection):
+class Store(CareSection, GallerySection):
     """Everything people judged and everything made from it; each section below adds its methods."""
 
     @classmethod

@@ -75,6 +75,10 @@ ROWS = {
         "INSERT INTO exposure (user_id, project_id, day, n_judged, n_revealed, n_too_fast, exposed_ms) "
         "VALUES (1, 1, 1, 1, 0, 0, 900)",
     ),
+    "m0014_concept_scores": (
+        "concept_score",
+        f"INSERT INTO concept_score VALUES (1, '{'a' * 64}', 0.5, 0.1, 'r')",
+    ),
 }
 
 
