@@ -27,7 +27,7 @@ Standing = Literal["wanted", "cancelled", "lost", "stopping"]
 
 @dataclass(frozen=True)
 class AttemptOutcome:
-    """How an attempt ended: what the job process wrote (empty: it was killed), its exit code, whether it was stopped."""
+    """How an attempt ended: what the job process wrote (empty: killed), its exit code, whether it was stopped."""
 
     result: dict[str, Any]
     exit_code: int
