@@ -175,6 +175,16 @@ class EvaluateConfig(SamplerConfig):
     device: Device = Field("auto", description="Where to compute.")
 
 
+class ExportConfig(JobConfig):
+    """Save a changed model in a format that others read; loaded again and compared before it is called done."""
+
+    format: Literal["folder", "single-file", "delta", "lora"] = Field("folder", description="Diffusers folder; one file in kohya/A1111 layout; changed weights of the UNet by name, as ESD publishes; or LoRA.")
+    base: str = Field("", description="The original model; default: the one that the run or the saved folder names.")
+    dtype: Literal["float32", "float16"] = Field("float32", description="Precision of the saved weights.")
+    lora_rank: int = Field(32, ge=1, le=1024, description="LoRA: rank of each layer's change; the error that is left is stated.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
 def config_to_json(config: JobConfig) -> str:
     """Canonical JSON of a configuration: sorted keys, no spaces; equal configurations give equal text."""
     import json
