@@ -9,6 +9,7 @@ from PIL import Image
 
 from hfi.config import GenerateConfig, SamplerConfig
 from hfi.errors import EmptyPromptListError
+from hfi.guidance import Guard, sample_guarded
 from hfi.pipelines import Pipeline, decode_latents, encode_null_prompt, encode_prompts, initial_latents, sample_latents
 
 
@@ -26,6 +27,7 @@ def generate(
     requests: Sequence[GenerationRequest],
     config: SamplerConfig,
     on_image: Callable[[int, int], None] | None = None,
+    guard: Guard | None = None,
 ) -> Iterator[tuple[GenerationRequest, Image.Image]]:
     """Yield a picture for each request, in the order of the requests, as each batch is done.
 
@@ -36,6 +38,8 @@ def generate(
         config: Steps, guidance and batch size; a GenerateConfig adds the picture's size and a negative prompt for the
             requests that have none of their own.
         on_image: Called with (number of pictures done, number of requests) after each picture.
+        guard: What is held back; `hfi.guidance.build_guard` makes one. A guard named in the configuration needs its
+            concept tokens loaded, so it is not made here.
 
     Raises:
         EmptyPromptListError: There is no request.
@@ -45,27 +49,28 @@ def generate(
         raise EmptyPromptListError("There is nothing to generate: give at least one prompt and one seed.")
     for start in range(0, len(requests), config.batch_size):
         batch = requests[start : start + config.batch_size]
-        for offset, pair in enumerate(zip(batch, _generate_batch(pipeline, batch, config), strict=True)):
+        for offset, pair in enumerate(zip(batch, _generate_batch(pipeline, batch, config, guard), strict=True)):
             yield pair
             if on_image is not None:
                 on_image(start + offset + 1, len(requests))
 
 
 def _generate_batch(
-    pipeline: Pipeline, batch: Sequence[GenerationRequest], config: SamplerConfig
+    pipeline: Pipeline, batch: Sequence[GenerationRequest], config: SamplerConfig, guard: Guard | None
 ) -> list[Image.Image]:
     height_px, width_px, negative_prompt = None, None, ""
     if isinstance(config, GenerateConfig):
         height_px, width_px, negative_prompt = config.height_px, config.width_px, config.negative_prompt
     negatives = [request.negative_prompt or negative_prompt for request in batch]
-    null_embeds = encode_prompts(pipeline, negatives) if any(negatives) else encode_null_prompt(pipeline)
-    latents = sample_latents(
-        pipeline,
+    inputs = (
         encode_prompts(pipeline, [request.prompt for request in batch]),
-        null_embeds,
+        encode_prompts(pipeline, negatives) if any(negatives) else encode_null_prompt(pipeline),
         initial_latents(pipeline, [request.seed for request in batch], height_px, width_px),
         config.num_inference_steps,
         config.guidance_scale,
+    )
+    latents = (
+        sample_latents(pipeline, *inputs) if guard is None else sample_guarded(pipeline, *inputs, guard, negatives)
     )
     return decode_latents(pipeline, latents)
 

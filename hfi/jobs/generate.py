@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hfi.config import GenerateConfig
 from hfi.errors import EmptyPromptListError
+from hfi.jobs.invert import TOKENS_ARTIFACT, load_tokens
 from hfi.jobs.pictures import PictureMaker
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import Progress
 from storage import Store
 from storage.errors import NotFoundError
 from storage.records import ItemInput
+
+if TYPE_CHECKING:
+    from hfi.guidance import Guard
+    from hfi.inversion import ConceptToken
 
 FEEDBACK_ROLE = "feedback"
 DEFAULT_GUIDELINE = (
@@ -55,19 +62,54 @@ def generate_pairs(
 
     if not pairs:
         raise EmptyPromptListError("There is nothing to generate: give at least one prompt and one seed.")
+    guard = load_guard(store, config, project)
     maker = PictureMaker(store, project, config.model, config.device)
     ensure_project(store, project)
-    settings = run_settings(config, project, pairs=[list(pair) for pair in pairs], model_sha256=maker.model_sha256)
+    inputs: dict[str, Any] = {"guard": guard.provenance()} if guard else {}
+    settings = run_settings(
+        config, project, pairs=[list(pair) for pair in pairs], model_sha256=maker.model_sha256, **inputs
+    )
     done = find_finished(store, "generate", settings)
     if done is not None:
         return StageResult(_summary(done.metrics["images"], project), done, dict(done.metrics))
     with recorded_run(store, "generate", settings) as work:
         requests = [GenerationRequest(prompt, seed) for prompt, seed in pairs]
-        records = maker.make(requests, config, FEEDBACK_ROLE, progress, "generate")
+        records = maker.make(requests, config, FEEDBACK_ROLE, progress, "generate", guard)
         if store.get_project(project).kind in ("flag", "score"):
             store.add_items(project, [ItemInput((record.image_sha256,), record.params.prompt) for record in records])
         work.metrics.update(images=len(records), model_sha256=maker.model_sha256)
     return StageResult(_summary(len(records), project), work.run, dict(work.metrics))
+
+
+def load_guard(store: Store, config: GenerateConfig, project: str) -> Guard | None:
+    """The guard that a configuration asks for, with its concept tokens; None if it asks for none.
+
+    Raises:
+        ConfigError: there is nothing to hold back.
+        NotFoundError: there are no such tokens.
+    """
+    if config.guard == "none":
+        return None
+    from hfi.guidance import build_guard
+
+    return build_guard(config, _guard_tokens(store, config.guard_tokens, project) if config.guard_tokens else [])
+
+
+def _guard_tokens(store: Store, name: str, project: str) -> list[ConceptToken]:
+    """Tokens of a folder or file, of an inversion's run, or of the newest inversion of the project (`latest`)."""
+    from hfi.inversion import load_concept_tokens
+
+    if name == "latest":
+        return load_tokens(store, project)[1]
+    if Path(name).exists():
+        return load_concept_tokens(name)
+    try:
+        run = store.get_run(name)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"--guard-tokens is {name!r}, but that is no folder, no file and no run: write 'latest' for the newest."
+        ) from error
+    return load_concept_tokens(store.artifact_dir(run.id) / TOKENS_ARTIFACT)
 
 
 def _summary(num_images: int, project: str) -> str:

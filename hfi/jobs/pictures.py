@@ -11,43 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfi.config import GenerateConfig, SamplerConfig, resolve_model_folder
-from hfi.errors import ModelFolderError
 from hfi.model_folder import check_model_folder, model_sha256
 from hfi.progress import Progress
 from storage import Store
 from storage.records import GenerationParams, GenerationRecord
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-
     from hfi.generate import GenerationRequest
+    from hfi.guidance import Guard
+    from hfi.pipelines import Pipeline
 
 
 def local_model_folder(model: str) -> Path:
-    """The folder of a model: the embedded one, a folder, or a Hub id's files, fetched once by diffusers.
+    """The folder of a model: the embedded one, a folder, a Hub id's files, fetched once by diffusers, or a single
+    file's parts, unpacked once.
 
     Raises:
-        ModelFolderError: it is neither, or lacks a part.
+        ModelFolderError: it is none of these, or lacks a part.
     """
     folder = Path(resolve_model_folder(model))
     if not folder.is_dir():
-        folder = _fetched_folder(model)
+        from hfi.pipelines import fetch_model_folder, unpack_single_file
+
+        folder = unpack_single_file(folder) if folder.is_file() else fetch_model_folder(model)
     check_model_folder(folder)
     return folder
-
-
-def _fetched_folder(model: str) -> Path:
-    if model.count("/") != 1 or Path(model).is_absolute():
-        raise ModelFolderError(f"There is no model folder {model}. Give a diffusers folder, a Hub id or 'mini'.")
-    from diffusers import DiffusionPipeline
-
-    try:
-        return Path(DiffusionPipeline.download(model, use_safetensors=True))
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(
-            f"The model {model} is no folder, and fetching it failed ({str(error).splitlines()[0][:200]}). "
-            f"Give a diffusers folder, or check the id and the network."
-        ) from error
 
 
 @cache
@@ -84,10 +72,10 @@ class PictureMaker:
         self.model_id = model_id or model
         self.folder = local_model_folder(model)
         self.model_sha256 = model_sha256(self.folder)
-        self._pipeline: StableDiffusionPipeline | None = None
+        self._pipeline: Pipeline | None = None
 
     @property
-    def pipeline(self) -> StableDiffusionPipeline:
+    def pipeline(self) -> Pipeline:
         """The loaded model."""
         if self._pipeline is None:
             from hfi.pipelines import load_pipeline
@@ -95,7 +83,9 @@ class PictureMaker:
             self._pipeline = load_pipeline(self.folder, self.device)
         return self._pipeline
 
-    def params(self, request: GenerationRequest, config: SamplerConfig, role: str) -> GenerationParams:
+    def params(
+        self, request: GenerationRequest, config: SamplerConfig, role: str, guard: Guard | None = None
+    ) -> GenerationParams:
         """Everything needed to make the request's picture again."""
         size = default_size_px(self.folder)
         has_own = isinstance(config, GenerateConfig)
@@ -111,15 +101,32 @@ class PictureMaker:
             height=(config.height_px if has_own and config.height_px else size),
             model_id=self.model_id,
             model_sha256=self.model_sha256,
+            guard=guard.kind if guard else "",
+            extra=guard.provenance() if guard else {},
             role=role,
             versions=library_versions(),
         )
 
     def make(
-        self, requests: Sequence[GenerationRequest], config: SamplerConfig, role: str, progress: Progress, stage: str
+        self,
+        requests: Sequence[GenerationRequest],
+        config: SamplerConfig,
+        role: str,
+        progress: Progress,
+        stage: str,
+        guard: Guard | None = None,
     ) -> list[GenerationRecord]:
-        """The pictures of all requests, in their order; each batch is stored as soon as it is done."""
-        wanted = [self.params(request, config, role) for request in requests]
+        """The pictures of all requests, in their order; each batch is stored as soon as it is done.
+
+        Args:
+            requests: what to draw.
+            config: sampler.
+            role: why the pictures are made.
+            progress: told about every batch.
+            stage: what progress calls it.
+            guard: what is held back while sampling, `hfi.guidance.build_guard` makes it.
+        """
+        wanted = [self.params(request, config, role, guard) for request in requests]
         found: dict[str, GenerationRecord] = {}
         missing: dict[str, tuple[GenerationRequest, GenerationParams]] = {}
         for request, params in zip(requests, wanted, strict=True):
@@ -131,19 +138,24 @@ class PictureMaker:
         if missing:
             progress.start(stage, len(requests))
             progress.advance(len(requests) - len(missing))
-            found |= self._make_missing(list(missing.values()), config, progress)
+            found |= self._make_missing(list(missing.values()), config, progress, guard)
             progress.finish(f"{len(missing)} pictures")
         return [found[params.request_sha256] for params in wanted]
 
     def _make_missing(
-        self, missing: list[tuple[GenerationRequest, GenerationParams]], config: SamplerConfig, progress: Progress
+        self,
+        missing: list[tuple[GenerationRequest, GenerationParams]],
+        config: SamplerConfig,
+        progress: Progress,
+        guard: Guard | None,
     ) -> dict[str, GenerationRecord]:
         from hfi.generate import generate
 
         made: dict[str, GenerationRecord] = {}
         for start in range(0, len(missing), config.batch_size):
             batch = missing[start : start + config.batch_size]
-            pictures = [image for _, image in generate(self.pipeline, [request for request, _ in batch], config)]
+            requests = [request for request, _ in batch]
+            pictures = [image for _, image in generate(self.pipeline, requests, config, guard=guard)]
             stored = [self.store.add_image(image).sha256 for image in pictures]
             entries: list[tuple[str, GenerationParams]] = [
                 (sha256, params) for sha256, (_, params) in zip(stored, batch, strict=True)

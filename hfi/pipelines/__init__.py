@@ -26,6 +26,7 @@ from hfi.pipelines.loading import (
     pipeline_class,
     quiet_loading,
     resolve_device,
+    unpack_single_file,
     with_parts,
 )
 from hfi.pipelines.prompts import (
@@ -72,5 +73,6 @@ __all__ = [
     "text_encoders",
     "tokenize",
     "tokenizers",
+    "unpack_single_file",
     "with_parts",
 ]

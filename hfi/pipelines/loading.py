@@ -5,8 +5,11 @@ Weights are read from safetensors and from nothing else: a pickle may run any co
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from huggingface_hub.constants import HF_HOME
 from safetensors import SafetensorError, safe_open
 
 from hfi.config import resolve_model_folder
@@ -147,6 +151,28 @@ def with_parts(pipeline: Pipeline, **parts: Any) -> Pipeline:
     rebuilt = type(pipeline)(**{**pipeline.components, **parts}, **options)
     rebuilt.set_progress_bar_config(disable=True)
     return rebuilt
+
+
+def unpack_single_file(file: Path) -> Path:
+    """A single file's model as a folder in the cache of the Hub's library, for whatever needs one; unpacked once.
+
+    Raises:
+        ModelFolderError: The file cannot be loaded.
+    """
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    folder = Path(HF_HOME) / "hfi" / digest[:32]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as unfinished:
+            with quiet_loading():
+                load_pipeline(file, "cpu").save_pretrained(Path(unfinished) / "model")
+            try:
+                os.rename(Path(unfinished) / "model", folder)
+            except OSError:  # unless another process unpacked it at the same time
+                if not folder.is_dir():
+                    raise
+    return folder
 
 
 @contextmanager
