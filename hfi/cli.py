@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import hfi
-from hfi import cli_store
+from hfi import cli_store, cli_ui
 from hfi.cli_errors import EXIT_STOPPED, STOPPED, explain_error
 from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_options import takes_config
@@ -240,6 +240,7 @@ def mini_measure(
 
 app.add_typer(mini_app, name="mini", rich_help_panel=THE_MODEL)
 cli_store.register(app)
+cli_ui.register(app, THE_LOOP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

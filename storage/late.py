@@ -11,7 +11,7 @@ from storage import sql_accounts as sql_a
 from storage.accounts import AccountSection
 from storage.connection import explain_error
 from storage.errors import ConflictError, HFIError, InvalidInputError, LeaseError, NotFoundError
-from storage.records import OTHER_ANSWERS, Assignment, JudgmentInput
+from storage.records import OTHER_ANSWERS, Assignment, JudgmentInput, Project
 
 MAX_OPEN_LEASES = 60  # an annotator can't keep more than this from the others
 
@@ -106,8 +106,36 @@ class LateSection(AccountSection):
         with self.transaction() as connection:
             renewed = [(expires_at_us, assignment_id, user.id) for assignment_id in have]
             connection.executemany(sql_a.ASSIGNMENT_IDS_RENEW, renewed)
+            self.release_unwanted(project, annotator)
             held = self.list_leases(project, annotator)
             lost = [lease for lease in held if lease.id not in set(have)][:n]
             connection.executemany(sql_a.ASSIGNMENT_IDS_RENEW, [(expires_at_us, lease.id, user.id) for lease in lost])
             n_new = min(n - len(lost), MAX_OPEN_LEASES - len(held))
             return lost + (self.claim(project, annotator, n_new) if n_new > 0 else [])
+
+    def release_unwanted(self, project: str, annotator: str) -> int:
+        """Give back the leases of items of a kind the annotator has opted out of; returns how many."""
+        user, record = self.get_annotator(annotator), self.get_project(project)
+        with self.transaction() as connection:
+            leases = connection.execute(sql_a.LEASES_UNWANTED, (user.id, record.id)).fetchall()
+            for assignment_id, item_id, slot in leases:
+                self._end_lease(connection, record.id, assignment_id, item_id, slot, "released", self.now_us())
+        return len(leases)
+
+    def release_lease(self, assignment_id: int) -> None:
+        """Give back one lease, if it is still open."""
+        with self.transaction() as connection:
+            row = connection.execute(sql_a.LEASE_FOR_LATE, (assignment_id,)).fetchone()
+            if row is not None and row[0] == "leased":
+                self._end_lease(connection, row[4], assignment_id, row[3], row[1], "released", self.now_us())
+
+    def get_project_by_id(self, project_id: int) -> Project:
+        """The project of that number.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        row = self.connection.execute(sql_a.PROJECT_NAME, (project_id,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"There is no project of number {project_id}.")
+        return self.get_project(row[0])

@@ -132,3 +132,9 @@ ASSIGNMENT_PROJECT = "SELECT project_id, annotator_id, item_id FROM assignment W
 ASSIGNMENT_IDS_RENEW = """
 UPDATE assignment SET expires_at_us = ? WHERE id = ? AND annotator_id = ? AND state = 'leased'
 """
+LEASES_UNWANTED = """
+SELECT a.id, a.item_id, a.slot FROM assignment a JOIN item i ON i.id = a.item_id
+JOIN opt_out o ON o.user_id = a.annotator_id AND o.project_id = a.project_id AND o.category = i.category_hint
+WHERE a.annotator_id = ? AND a.project_id = ? AND a.state = 'leased'
+"""
+PROJECT_NAME = "SELECT name FROM project WHERE id = ?"

@@ -38,6 +38,7 @@ FORBIDDEN = {
     "hfi/": ("ui",),
     "ui/": (*HEAVY, *ALGORITHMS),
 }
+DOOR = "hfi/cli_ui.py"  # `hfi ui` opens the pages, and nothing else of hfi knows of them
 ALGORITHMS_SEE_OF_STORAGE = ("storage.records", "storage.errors")
 
 
@@ -67,6 +68,7 @@ def test_room_imports_nothing_forbidden(room: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in files_of(room)
+        if path.relative_to(ROOT).as_posix() != DOOR
         for name in imported_names(path)
         if any(is_within(name, package) for package in FORBIDDEN[room])
     ]

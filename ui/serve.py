@@ -1,0 +1,76 @@
+"""Running the pages: the store is opened, the demo made, the owner's link printed, the server started."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from storage import Store
+from storage.errors import HFIError
+from ui.settings import UiSettings
+
+
+class PortTakenError(HFIError):
+    """Another program listens there."""
+
+    http_status = 409
+
+
+def open_port(settings: UiSettings) -> socket.socket:
+    """A socket that listens where the settings say.
+
+    Raises:
+        PortTakenError: another program listens there, or the address is not this computer's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise PortTakenError(
+            f"Can't listen on {settings.host}:{settings.port} ({error.strerror}). Choose another --port or --host."
+        ) from None
+    return listener
+
+
+def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = print) -> None:
+    """Serve the pages until Ctrl-C.
+
+    Args:
+        store_path: the store's folder; made if it is not there.
+        settings: where and how.
+        say: where lines for the person at the terminal go.
+    """
+    import uvicorn
+
+    from ui.app import build_app
+    from ui.demo_project import add_demo_project
+
+    listener = open_port(settings)
+    store = Store.open(store_path)
+    if settings.has_demo:
+        add_demo_project(store)
+    address = _address(settings, listener.getsockname()[1])
+    secret = store.create_owner_link()
+    if secret is not None:
+        say(
+            f"First start: make your account with this link (it works once, for a day):\n\n  {address}/start/{secret}\n"
+        )
+    say(f"The pages are at {address}  (Ctrl-C ends them)")
+    config = uvicorn.Config(
+        build_app(store, settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _address(settings: UiSettings, port: int) -> str:
+    host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
