@@ -21,7 +21,7 @@ from storage.records import (
 )
 from storage.validate import check_choice, check_text
 
-_IMAGES_PER_ITEM = {"flag": (1, 1), "score": (1, 1), "pair": (2, 2), "ranking": (2, 9)}
+IMAGES_PER_ITEM = {"flag": (1, 1), "score": (1, 1), "pair": (2, 2), "ranking": (2, 9)}
 
 
 def item_key(kind: str, images: Sequence[str], prompt: str) -> str:
@@ -66,7 +66,7 @@ class ItemSection(GenerationSection):
             item = ItemInput((item,))
         elif not isinstance(item, ItemInput):
             item = ItemInput(tuple(item))
-        low, high = _IMAGES_PER_ITEM[project.kind]
+        low, high = IMAGES_PER_ITEM[project.kind]
         if not low <= len(item.images) <= high or len(set(item.images)) != len(item.images):
             expected = str(low) if low == high else f"{low} to {high}"
             raise InvalidInputError(
