@@ -4,91 +4,32 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from storage import sql
 from storage.assign import AssignSection
-from storage.errors import ConflictError, LeaseError, NotFoundError
+from storage.batch import Batch
+from storage.errors import ConflictError, NotFoundError
 from storage.items import next_positions
 from storage.judgment_rules import N_BROKEN_TO_ADJUDICATE, vote_posterior
-from storage.records import OTHER_ANSWERS, JudgmentInput, User, canonical_json
+from storage.records import OTHER_ANSWERS, User
+from storage.targets import Target, find_target_of_item
 
 _POSITIVE = frozenset({"yes", "first"})
 _NEGATIVE = frozenset({"no", "second"})
 _TIER_OPEN_AGAIN, _TIER_DISPUTED = 1, 2
 
 
-@dataclass(slots=True)
-class Target:
-    """The item (and lease) that a judgment is about, with what must be known to check and count it."""
-
-    assignment_id: int | None
-    purpose: str
-    slot: int | None
-    state: str
-    shown_order: str
-    item_id: int
-    project_id: int
-    kind: str
-    is_gold: bool
-    category_hint: str
-    status: str
-    target_judgments: int
-    n_judgments: int
-    n_positive: int
-    n_negative: int
-    annotators_max: int
-    posterior_threshold: float
-    n_images: int
-
-
-def find_target(connection: sqlite3.Connection, judgment: JudgmentInput, user: User) -> Target:
-    """Look up what a judgment is about.
-
-    Raises:
-        LeaseError: the assignment is not the user's, or for another item.
-        NotFoundError: there is no such item.
-    """
-    if judgment.assignment_id is None:
-        return _target_by_item(connection, judgment.item_id, user)
-    row = connection.execute(sql.TARGET_BY_ASSIGNMENT, (judgment.assignment_id,)).fetchone()
-    if row is None or row[0] != user.id:
-        raise LeaseError(
-            f"Assignment {judgment.assignment_id} is not leased to {user.name!r}. Claim items and judge those."
-        )
-    target = Target(*row[1:])
-    if judgment.item_id not in (0, target.item_id):
-        raise LeaseError(
-            f"Assignment {judgment.assignment_id} is for item {target.item_id}, not {judgment.item_id}. Send the item "
-            "that was shown, or leave it out."
-        )
-    return target
-
-
-def _target_by_item(connection: sqlite3.Connection, item_id: int, user: User) -> Target:
-    row = connection.execute(sql.TARGET_BY_ITEM, (item_id,)).fetchone()
-    if row is None:
-        raise NotFoundError(f"There is no item {item_id}. Send the number of the item that was shown.")
-    target = Target(None, "normal", None, "", "[]", *row)
-    target.shown_order = canonical_json(list(range(target.n_images)))
-    if target.is_gold:
-        target.purpose = "gold"
-    elif user.role in ("reviewer", "owner"):
-        target.purpose = "adjudicate"
-    return target
-
-
 class CountSection(AssignSection):
     """Keeping the items' counts true to the judgments that stand."""
 
-    def _count_judgment(self, connection: sqlite3.Connection, answer: str, target: Target, now_us: int) -> None:
+    def _count_judgment(self, batch: Batch, answer: str, target: Target) -> None:
         """Close the lease and count a new answer towards its item."""
         is_substantive = answer not in OTHER_ANSWERS
         holds_slot = target.state == "leased" and target.slot is not None
         if target.assignment_id is not None:
             slot = target.slot if is_substantive and holds_slot else None
-            connection.execute(sql.ASSIGNMENT_FINISH, (slot, now_us, target.assignment_id))
+            batch.finished_leases.append((slot, batch.now_us, target.assignment_id))
         if target.purpose not in ("normal", "adjudicate"):
             return
         target.n_judgments += is_substantive
@@ -98,24 +39,26 @@ class CountSection(AssignSection):
             status, tier = "done", None
         elif is_substantive:
             status, tier = self._decide_status(target)
-        elif answer == "broken" and self._is_broken(connection, target):
+        elif answer == "broken" and self._is_broken(batch, target):
             status, tier = "adjudicate", None
         else:
             status, tier = target.status, _TIER_OPEN_AGAIN
-        self._write_counts(connection, target, status, tier, int(holds_slot))
+        self._write_counts(batch, target, status, tier, int(holds_slot))
 
-    def _recount_item(self, connection: sqlite3.Connection, item_id: int, user: User) -> None:
+    def _recount_item(self, batch: Batch, item_id: int, user: User) -> None:
         """Count an item's standing answers afresh, after one was replaced or taken back."""
-        target = _target_by_item(connection, item_id, user)
-        votes = dict(connection.execute(sql.ITEM_VOTES, (target.project_id, item_id)).fetchall())
+        batch.write()
+        target = find_target_of_item(batch.connection, item_id, user)
+        votes = dict(batch.connection.execute(sql.ITEM_VOTES, (target.project_id, item_id)).fetchall())
         target.n_judgments = sum(count for answer, count in votes.items() if answer not in OTHER_ANSWERS)
         target.n_positive = sum(votes.get(answer, 0) for answer in _POSITIVE)
         target.n_negative = sum(votes.get(answer, 0) for answer in _NEGATIVE)
         if target.status != "hidden":
             target.status = "open"
         status, tier = self._decide_status(target)
-        leases_before, leases_now = connection.execute(sql.ITEM_LEASE_COUNTS, (item_id,)).fetchone()
-        self._write_counts(connection, target, status, tier or _TIER_OPEN_AGAIN, leases_before - leases_now)
+        leases_before, leases_now = batch.connection.execute(sql.ITEM_LEASE_COUNTS, (item_id,)).fetchone()
+        self._write_counts(batch, target, status, tier or _TIER_OPEN_AGAIN, leases_before - leases_now)
+        batch.write()
 
     @staticmethod
     def _decide_status(target: Target) -> tuple[str, int | None]:
@@ -131,22 +74,20 @@ class CountSection(AssignSection):
         return "adjudicate", None
 
     @staticmethod
-    def _write_counts(
-        connection: sqlite3.Connection, target: Target, status: str, tier: int | None, n_leases_ended: int
-    ) -> None:
+    def _write_counts(batch: Batch, target: Target, status: str, tier: int | None, n_leases_ended: int) -> None:
         if target.status == "hidden":
             status = "hidden"
         counts = (target.n_judgments, target.n_positive, target.n_negative, target.target_judgments)
         if tier is None:
-            values = (*counts, n_leases_ended, status, target.item_id)
-            connection.execute(sql.ITEM_WRITE_COUNTS_IN_PLACE, values)
+            batch.item_counts.append((*counts, n_leases_ended, status, target.item_id))
         else:
-            place = next_positions(connection, target.project_id, 1)
-            connection.execute(sql.ITEM_WRITE_COUNTS, (*counts, n_leases_ended, status, tier, place, target.item_id))
+            place = next_positions(batch.connection, target.project_id, 1)
+            batch.requeued_items.append((*counts, n_leases_ended, status, tier, place, target.item_id))
 
     @staticmethod
-    def _is_broken(connection: sqlite3.Connection, target: Target) -> bool:
-        votes = dict(connection.execute(sql.ITEM_VOTES, (target.project_id, target.item_id)).fetchall())
+    def _is_broken(batch: Batch, target: Target) -> bool:
+        batch.write()
+        votes = dict(batch.connection.execute(sql.ITEM_VOTES, (target.project_id, target.item_id)).fetchall())
         return int(votes.get("broken", 0)) >= N_BROKEN_TO_ADJUDICATE
 
     def _own_current(self, connection: sqlite3.Connection, uuid: str, user: User) -> dict[str, Any]:

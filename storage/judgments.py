@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from storage import sql
-from storage.counting import CountSection, Target, find_target
+from storage.batch import Batch
+from storage.counting import CountSection
 from storage.errors import ConflictError, InvalidInputError, LeaseError, NotFoundError
-from storage.judgment_rules import check_judgment
+from storage.judgment_rules import check_judgment, check_uuid
 from storage.records import JudgmentInput, JudgmentRecord, User, canonical_json, sha256_text
+from storage.targets import Target
 
+T = TypeVar("T")
+_LOOKED_UP_AT_ONCE = 500  # judgments; an import of any length needs little memory
 _PAYLOAD = attrgetter(*(field.name for field in fields(JudgmentInput)))
 
 
@@ -39,16 +42,10 @@ def judgment_from_row(row: Sequence[Any]) -> JudgmentRecord:
     return JudgmentRecord(*values)
 
 
-@dataclass(slots=True)
-class Batch:
-    """What one transaction has looked up and written so far."""
-
-    now_us: int
-    users: dict[str, User] = field(default_factory=dict)
-    guidelines: dict[int, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
-    row_ids: list[int] = field(default_factory=list)
-    digest: Any = field(default_factory=hashlib.sha256)
-    imported_purpose: str = ""
+def _in_chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(values)
+    while chunk := list(islice(rest, _LOOKED_UP_AT_ONCE)):
+        yield chunk
 
 
 class JudgmentSection(CountSection):
@@ -70,10 +67,13 @@ class JudgmentSection(CountSection):
             ConflictError: the uuid was used for something else, or the assignment is answered already.
             NotFoundError: no such annotator, item or superseded judgment.
         """
-        batch = Batch(self.now_us())
+        records: list[JudgmentRecord] = []
         with self.transaction() as connection:
-            records = [self._submit_one(connection, judgment, batch, is_import) for judgment in judgments]
-            self._audit_batch(batch)
+            batch = Batch(connection, self.now_us())
+            for chunk in _in_chunks(judgments):
+                batch.look_up(chunk)
+                records += [self._submit_one(judgment, batch, is_import) for judgment in chunk]
+            self._finish_batch(batch)
         return records
 
     def import_judgments(self, rows: Iterable[tuple[JudgmentInput, int, str]]) -> list[JudgmentRecord]:
@@ -83,56 +83,58 @@ class JudgmentSection(CountSection):
             rows: (judgment, guideline version, purpose); the project must have these guideline versions.
         """
         records = []
-        versions: dict[tuple[int, int], int] = {}
-        batch = Batch(self.now_us())
         with self.transaction() as connection:
-            for judgment, version, purpose in rows:
-                project_id = self.get_item(judgment.item_id).project_id
-                if not versions:
-                    versions = {(row[1], row[2]): row[0] for row in connection.execute(sql.GUIDELINE_IDS)}
-                _, categories = self._guideline(connection, project_id, batch)
-                batch.guidelines[project_id] = (versions[project_id, version], categories)
-                batch.imported_purpose = purpose
-                records.append(self._submit_one(connection, judgment, batch, True))
-            self._audit_batch(batch)
+            batch = Batch(connection, self.now_us())
+            versions = {(row[1], row[2]): row[0] for row in connection.execute(sql.GUIDELINE_IDS)}
+            for chunk in _in_chunks(rows):
+                batch.look_up([judgment for judgment, _, _ in chunk])
+                for judgment, version, purpose in chunk:
+                    project_id = self.get_item(judgment.item_id).project_id
+                    _, categories = self._guideline(project_id, batch)
+                    batch.guidelines[project_id] = (versions[project_id, version], categories)
+                    batch.imported_purpose = purpose
+                    records.append(self._submit_one(judgment, batch, True))
+            self._finish_batch(batch)
         return records
 
-    def _audit_batch(self, batch: Batch) -> None:
-        """Chain the written rows into the audit, so that a later change to any of them shows."""
-        if not batch.row_ids:
+    def _finish_batch(self, batch: Batch) -> None:
+        """Write what is left and chain all rows into the audit, so that a later change to any of them shows."""
+        batch.write()
+        if not batch.next_id:
             return
-        span = {"first": batch.row_ids[0], "last": batch.row_ids[-1], "n": len(batch.row_ids)}
+        span = {"first": batch.first_id, "last": batch.next_id - 1, "n": batch.next_id - batch.first_id}
         actor = ", ".join(sorted(batch.users)[:3])
         self.add_audit("judgment.submit", "judgments", {**span, "sha256": batch.digest.hexdigest()}, actor)
 
-    def _submit_one(
-        self, connection: sqlite3.Connection, judgment: JudgmentInput, batch: Batch, is_import: bool
-    ) -> JudgmentRecord:
+    def _submit_one(self, judgment: JudgmentInput, batch: Batch, is_import: bool) -> JudgmentRecord:
+        check_uuid(judgment.uuid)
         payload_sha256 = payload_hash(judgment)
-        known = connection.execute(sql.JUDGMENT_PAYLOAD, (judgment.uuid,)).fetchone()
+        known = batch.known.get(judgment.uuid)
         if known is not None:
             if known[0] != payload_sha256:
                 raise ConflictError(
                     f"The judgment uuid {judgment.uuid} was used for another answer. Make a new uuid for each judgment."
                 )
-            return self.get_judgment(judgment.uuid)
+            return known[1] or self.get_judgment(judgment.uuid)
         user = self._judging_user(judgment, batch, is_import)
-        target = find_target(connection, judgment, user)
+        target = batch.target(judgment, user)
         target.purpose = batch.imported_purpose or target.purpose
-        guideline_id, categories = self._guideline(connection, target.project_id, batch)
+        guideline_id, categories = self._guideline(target.project_id, batch)
         check_judgment(judgment, target.kind, target.n_images, categories)
-        supersedes_id = self._superseded_id(connection, judgment, user, target)
+        supersedes_id = self._superseded_id(judgment, batch, user, target)
         values = row_values(judgment, payload_sha256, user, target, guideline_id, supersedes_id, batch.now_us)
-        row_id = self._insert_judgment(connection, values, batch)
+        row_id = batch.add_judgment(values)
         if supersedes_id is not None:
-            self._recount_item(connection, target.item_id, user)
+            self._recount_item(batch, target.item_id, user)
         else:
-            self._count_judgment(connection, judgment.answer, target, batch.now_us)
+            self._count_judgment(batch, judgment.answer, target)
         if judgment.answer == "hide_kind" and target.category_hint:
             row = (user.id, target.project_id, target.category_hint, batch.now_us)
-            connection.execute(sql.OPT_OUT_INSERT, row)
+            batch.connection.execute(sql.OPT_OUT_INSERT, row)
         head = (row_id, values[0], *values[2:5], user.name, *values[5:8], target.kind)
-        return judgment_from_row((*head, *values[8:19], judgment.supersedes))
+        record = judgment_from_row((*head, *values[8:19], judgment.supersedes))
+        batch.known[judgment.uuid] = (payload_sha256, record)
+        return record
 
     def _judging_user(self, judgment: JudgmentInput, batch: Batch, is_import: bool) -> User:
         user = batch.users.get(judgment.annotator)
@@ -148,24 +150,14 @@ class JudgmentSection(CountSection):
         return user
 
     @staticmethod
-    def _guideline(connection: sqlite3.Connection, project_id: int, batch: Batch) -> tuple[int, tuple[str, ...]]:
+    def _guideline(project_id: int, batch: Batch) -> tuple[int, tuple[str, ...]]:
         """The guideline in force and the project's categories, looked up once a batch."""
         if project_id not in batch.guidelines:
-            rows = connection.execute(sql.GUIDELINE_IN_FORCE, (project_id,)).fetchall()
+            rows = batch.connection.execute(sql.GUIDELINE_IN_FORCE, (project_id,)).fetchall()
             batch.guidelines[project_id] = (rows[0][0], tuple(name for _, name in rows if name is not None))
         return batch.guidelines[project_id]
 
-    @staticmethod
-    def _insert_judgment(connection: sqlite3.Connection, values: tuple[Any, ...], batch: Batch) -> int:
-        batch.digest.update(canonical_json(values).encode("utf-8"))
-        row_id = connection.execute(sql.JUDGMENT_INSERT, values).lastrowid
-        assert row_id is not None
-        batch.row_ids.append(row_id)
-        return row_id
-
-    def _superseded_id(
-        self, connection: sqlite3.Connection, judgment: JudgmentInput, user: User, target: Target
-    ) -> int | None:
+    def _superseded_id(self, judgment: JudgmentInput, batch: Batch, user: User, target: Target) -> int | None:
         if not judgment.supersedes:
             if target.state == "done":
                 raise ConflictError(
@@ -173,7 +165,8 @@ class JudgmentSection(CountSection):
                     "the first one in `supersedes`."
                 )
             return None
-        old = self._own_current(connection, judgment.supersedes, user)
+        batch.write()
+        old = self._own_current(batch.connection, judgment.supersedes, user)
         if old["item_id"] != target.item_id:
             raise ConflictError(
                 f"Judgment {judgment.supersedes} is about item {old['item_id']}, not {target.item_id}. A judgment only "

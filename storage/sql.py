@@ -205,10 +205,11 @@ AND expires_at_us > ?
 
 # --- judgments --------------------------------------------------------------------------------------------------
 
+JUDGMENT_NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM judgment"
 JUDGMENT_INSERT = """
-INSERT INTO judgment (uuid, payload_sha256, project_id, item_id, annotator_id, assignment_id, guideline_id, purpose,
+INSERT INTO judgment (id, uuid, payload_sha256, project_id, item_id, annotator_id, assignment_id, guideline_id, purpose,
   answer, categories, score, ranks, reason, note, shown_order, elapsed_ms, revealed_ms, judged_at_us, created_at_us,
-  supersedes_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  supersedes_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 JUDGMENT_STORED_VALUES = """
 SELECT id, uuid, payload_sha256, project_id, item_id, annotator_id, assignment_id, guideline_id, purpose, answer,
@@ -231,6 +232,7 @@ JUDGMENT_LATEST = f"""{_JUDGMENT_COLUMNS} FROM current_judgment j {_JUDGMENT_JOI
 WHERE j.annotator_id = ? AND j.project_id = ? ORDER BY j.id DESC LIMIT ?
 """
 JUDGMENT_PAYLOAD = "SELECT payload_sha256 FROM judgment WHERE uuid = ?"
+JUDGMENT_PAYLOADS = "SELECT uuid, payload_sha256 FROM judgment WHERE uuid IN (SELECT value FROM json_each(?))"
 JUDGMENT_SUPERSEDER = "SELECT uuid FROM judgment WHERE supersedes_id = ?"
 JUDGMENT_IDS_BY_UUID = (
     "SELECT id, annotator_id, item_id, assignment_id, purpose, project_id, answer FROM judgment WHERE uuid = ?"
@@ -239,10 +241,12 @@ _TARGET = """
 i.id, i.project_id, p.kind, i.is_gold, i.category_hint, i.status, i.target_judgments, i.n_judgments, i.n_positive,
 i.n_negative, p.annotators_max, p.posterior_threshold, (SELECT count(*) FROM item_image m WHERE m.item_id = i.id)
 """
-TARGET_BY_ASSIGNMENT = f"""
+_TARGET_OF_LEASE = f"""
 SELECT a.annotator_id, a.id, a.purpose, a.slot, a.state, a.shown_order, {_TARGET}
-FROM assignment a JOIN item i ON i.id = a.item_id JOIN project p ON p.id = i.project_id WHERE a.id = ?
+FROM assignment a JOIN item i ON i.id = a.item_id JOIN project p ON p.id = i.project_id
 """
+TARGET_BY_ASSIGNMENT = f"{_TARGET_OF_LEASE} WHERE a.id = ?"
+TARGETS_BY_ASSIGNMENTS = f"{_TARGET_OF_LEASE} WHERE a.id IN (SELECT value FROM json_each(?))"
 TARGET_BY_ITEM = f"SELECT {_TARGET} FROM item i JOIN project p ON p.id = i.project_id WHERE i.id = ?"
 ITEM_VOTES = """
 SELECT answer, count(*) FROM current_judgment WHERE project_id = ? AND item_id = ?

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 
 from storage import sql
-from storage.counting import find_target
+from storage.batch import Batch
 from storage.errors import ConflictError
 from storage.judgment_rules import check_uuid
-from storage.judgments import Batch, JudgmentSection, payload_hash, row_values
+from storage.judgments import JudgmentSection, payload_hash, row_values
 from storage.records import Assignment, JudgmentInput, User
+from storage.targets import find_target_of_item
 
 
 class UndoSection(JudgmentSection):
@@ -46,17 +47,16 @@ class UndoSection(JudgmentSection):
     def _retract(self, connection: sqlite3.Connection, payload: JudgmentInput, user: User, now_us: int) -> int | None:
         """Write the superseding row and open the lease again; returns the lease's number."""
         old = self._own_current(connection, payload.supersedes, user)
-        target = find_target(connection, JudgmentInput("", user.name, "", item_id=old["item_id"]), user)
+        target = find_target_of_item(connection, old["item_id"], user)
         target.assignment_id, target.purpose = old["assignment_id"], old["purpose"]
-        batch = Batch(self.now_us())
-        batch.users[user.name] = user
-        guideline_id, _ = self._guideline(connection, target.project_id, batch)
+        batch = Batch(connection, self.now_us(), users={user.name: user})
+        guideline_id, _ = self._guideline(target.project_id, batch)
         values = row_values(payload, payload_hash(payload), user, target, guideline_id, old["id"], batch.now_us)
-        self._insert_judgment(connection, values, batch)
-        self._audit_batch(batch)
+        batch.add_judgment(values)
+        self._finish_batch(batch)
         if target.assignment_id is not None:
             lease_seconds = connection.execute(sql.PROJECT_LEASE_SECONDS, (target.project_id,)).fetchone()[0]
             expires_at_us = now_us + int(lease_seconds * 1_000_000)
             connection.execute(sql.ASSIGNMENT_REOPEN, (now_us, expires_at_us, target.assignment_id))
-        self._recount_item(connection, target.item_id, user)
+        self._recount_item(batch, target.item_id, user)
         return target.assignment_id

@@ -1,8 +1,8 @@
 """Benchmarks of the feedback store: ``python tests/benchmarks/bench_store.py [throughput queue labels export]``.
 
 Each prints one line of JSON. Protocol: a new store in a temporary folder (``--folder`` for another disk), real files,
-``synchronous=FULL``; the bare loop writes the same rows into the same guarded tables in the same transactions, with
-none of our checks, in the same run.
+``synchronous=FULL``. The bare loop writes the same rows into the same guarded tables in the same transactions, with
+none of our checks; it takes turns with ours, and the median over all turns is told, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
@@ -44,16 +48,18 @@ def _claimed_store(folder: Path, n: int, name: str) -> tuple[Store, list[Judgmen
     return store, judgments
 
 
-def _bare_loop(folder: Path, store: Store, batch_size: int, is_minimal: bool, name: str) -> float:
-    """Seconds that plain sqlite3 needs for what ``store`` wrote: its rows, in the same transactions."""
-    rows = store.connection.execute("SELECT * FROM judgment ORDER BY id").fetchall()
-    other, _ = _claimed_store(folder, len(rows), name)
-    other.close()
+def _bare_connection(folder: Path, n: int, name: str) -> sqlite3.Connection:
+    """Plain sqlite3 on a store of its own, in which ``n`` items are claimed."""
+    _claimed_store(folder, n, name)[0].close()
     connection = sqlite3.connect(folder / name / "store.db", isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _write_bare(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], batch_size: int, is_minimal: bool) -> None:
+    """Write judgments by a bare loop: their rows and, unless minimal, what they change in lease and item."""
     places = ", ".join("?" * len(rows[0]))
-    start = time.perf_counter()
     for first in range(0, len(rows), batch_size):
         connection.execute("BEGIN IMMEDIATE")
         for row in rows[first : first + batch_size]:
@@ -65,32 +71,44 @@ def _bare_loop(folder: Path, store: Store, batch_size: int, is_minimal: bool, na
                     (row[4],),
                 )
         connection.execute("COMMIT")
-    seconds = time.perf_counter() - start
-    connection.close()
-    return seconds
 
 
-def bench_throughput(folder: Path) -> None:
-    """Judgments a second, one by one and in batches of 100, against a bare sqlite3 loop."""
-    for n, batch_size in ((2000, 1), (10_000, 100)):
+def _seconds(function: Callable[[], object]) -> tuple[float, float]:
+    """(wall-clock seconds, seconds of this process's own computing) of one call."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - start, time.process_time() - cpu_start
+
+
+def bench_throughput(folder: Path, n_rounds: int = 15) -> None:
+    """Judgments a second, one by one and in batches of 100, against a bare sqlite3 loop, in alternating rounds."""
+    for n_a_round, batch_size in ((100, 1), (1000, 100)):
+        n = n_a_round * n_rounds
         store, judgments = _claimed_store(folder, n, f"ours{batch_size}")
-        start = time.perf_counter()
-        for first in range(0, n, batch_size):
-            store.submit_judgments(judgments[first : first + batch_size])
-        ours = time.perf_counter() - start
-        same = _bare_loop(folder, store, batch_size, False, f"same{batch_size}")
-        minimal = _bare_loop(folder, store, batch_size, True, f"bare{batch_size}")
-        store.close()
-        print_result(
-            "throughput",
-            batch_size=batch_size,
-            n=n,
-            ours_per_second=round(n / ours),
-            bare_same_writes_per_second=round(n / same),
-            bare_one_insert_per_second=round(n / minimal),
-            ratio_same_writes=round(ours / same, 2),
-            ratio_one_insert=round(ours / minimal, 2),
-        )
+        same, minimal = (_bare_connection(folder, n, f"{name}{batch_size}") for name in ("same", "minimal"))
+        seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "same": [], "minimal": []}
+
+        def submit(chosen: list[JudgmentInput], store: Store = store, batch_size: int = batch_size) -> None:
+            for first in range(0, len(chosen), batch_size):
+                store.submit_judgments(chosen[first : first + batch_size])
+
+        for start in range(0, n, n_a_round):
+            chosen = judgments[start : start + n_a_round]
+            seconds["ours"].append(_seconds(partial(submit, chosen)))
+            rows = store.connection.execute("SELECT * FROM judgment WHERE id > ? ORDER BY id", (start,)).fetchall()
+            seconds["same"].append(_seconds(partial(_write_bare, same, rows, batch_size, False)))
+            seconds["minimal"].append(_seconds(partial(_write_bare, minimal, rows, batch_size, True)))
+        for closed in (store, same, minimal):
+            closed.close()
+        per_second = {name: round(n_a_round / median(wall for wall, _ in found)) for name, found in seconds.items()}
+        ratios = {
+            f"ratio_{other}_{clock}": round(
+                median(own[place] / bare[place] for own, bare in zip(seconds["ours"], seconds[other], strict=True)), 2
+            )
+            for other in ("same", "minimal")
+            for place, clock in enumerate(("wall", "cpu"))
+        }
+        print_result("throughput", batch_size=batch_size, n=n, per_second=per_second, **ratios)
 
 
 def _next_item_seconds(store: Store, name: str) -> float:
