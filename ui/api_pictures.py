@@ -41,4 +41,8 @@ def build_pictures(context: Context) -> APIRouter:
     async def label_page(project: str) -> Response:
         return FileResponse(STATIC / "label" / "label.html", media_type="text/html")
 
+    @router.get("/favicon.ico")
+    async def icon() -> Response:
+        return FileResponse(STATIC / "label" / "icon.svg", media_type="image/svg+xml")
+
     return router

@@ -73,7 +73,7 @@ class Gate:
         if scope["type"] != "http":  # no route speaks websocket
             return
         request = Request(scope, receive)
-        guarded_send = _with_headers(send, request.url.path)
+        guarded_send = _with_headers(send, request.scope["path"])
         refusal = self._refuse_host(request) or self._refuse_origin(request) or await self._refuse_role(request)
         if refusal is None:
             refusal, receive = await self._take_body(request)
@@ -104,7 +104,7 @@ class Gate:
         )
 
     async def _refuse_role(self, request: Request) -> Response | None:
-        least = least_role(request.method, request.url.path)
+        least = least_role(request.method, request.scope["path"])
         if least == NOBODY:
             return None
         user = await self.context.run(self.context.find_user, request)
@@ -120,27 +120,27 @@ class Gate:
     @staticmethod
     def _ask_to_log_in(request: Request) -> Response:
         is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-        if not is_page or request.url.path.startswith(("/api/", "/gradio_api/")):
+        if not is_page or request.scope["path"].startswith(("/api/", "/gradio_api/")):
             return error_response(401, "login", "You are not logged in (any more). Log in first.")
-        return RedirectResponse(f"/login?next={quote(request.url.path)}", status_code=303)
+        return RedirectResponse(f"/login?next={quote(request.scope['path'])}", status_code=303)
 
     async def _take_body(self, request: Request) -> tuple[Response | None, Receive]:
         """Read the body of a writing request within its limit; uploads are only counted as they stream by."""
         if request.method in SAFE_METHODS:
             return None, request.receive
-        limit = self._limit(request.url.path)
+        limit = self._limit(request.scope["path"])
         too_long = error_response(413, "too_long", f"The request is longer than {limit} bytes.")
         declared = request.headers.get("content-length", "0")
         if not declared.isdigit() or int(declared) > limit:
             return too_long, request.receive
-        if request.url.path == UPLOAD_PATH:
+        if request.scope["path"] == UPLOAD_PATH:
             return None, _counted(request.receive, limit)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
                 return too_long, request.receive
-        if request.url.path in FUNCTION_PATHS:
+        if request.scope["path"] in FUNCTION_PATHS:
             refusal = self._refuse_function(request, bytes(body))
             if refusal is not None:
                 return refusal, request.receive

@@ -77,6 +77,8 @@ def build_shell(context: Context) -> tuple[Any, Any]:
     from fastapi import FastAPI, Request
     from fastapi.middleware.cors import CORSMiddleware
 
+    from ui.theme import mount_options
+
     blocks = _build_blocks(context)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(CORSMiddleware, allow_origins=[])
@@ -90,26 +92,14 @@ def build_shell(context: Context) -> tuple[Any, Any]:
         blocks,
         path="/",
         auth_dependency=user_name,
-        run_history=False,
-        footer_links=[],
-        show_error=False,
         enable_monitoring=False,
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
         max_file_size=context.settings.max_upload_bytes,
-        **_looks(),
+        **mount_options(),
     )
     return blocks, app
-
-
-def _looks() -> dict[str, Any]:
-    try:
-        from ui import theme
-    except ImportError:
-        return {}
-    build_theme = getattr(theme, "build_theme", None)
-    return {"theme": build_theme() if build_theme else None, "head": getattr(theme, "HEAD", "")}
 
 
 def _build_blocks(context: Context) -> Any:
