@@ -119,8 +119,9 @@ class Gate:
 
     @staticmethod
     def _ask_to_log_in(request: Request) -> Response:
+        path: str = request.scope["path"]
         is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-        if not is_page or request.scope["path"].startswith(("/api/", "/gradio_api/")):
+        if not is_page or path.startswith(("/api/", "/gradio_api/")):
             return error_response(401, "login", "You are not logged in (any more). Log in first.")
         return RedirectResponse(f"/login?next={quote(request.scope['path'])}", status_code=303)
 
