@@ -185,6 +185,56 @@ class ExportConfig(JobConfig):
     device: Device = Field("auto", description="Where to compute.")
 
 
+class AttackConfig(SamplerConfig):
+    """Try to get an erased concept back, with a stated budget; rates before and after the attempt."""
+
+    model: str = Field("mini", description="The original model; its pictures of the concept are the attacks' targets.")
+    erased: str = Field("", description="The changed model: folder or run id; empty = the newest erased model of the project.")
+    attack: Literal["all", "reinversion", "prefix", "synonyms", "latents"] = Field("all", description="Learn a new token (CCE), search a prefix (as UnlearnDiffAtk), other words, or inverted latents without words (as TINA).")
+    suite: str = Field("mini-weapons", description="Whose concept prompts are attacked: a named suite or a JSON file {concept: [...], others: [...]}.")
+    num_images: int = Field(48, ge=1, description="Concept prompts attacked; those whose original picture does not show the concept are left out.")
+    first_seed: int = Field(1_000_000, ge=0, description="First held-out seed, as in the evaluation.")
+    num_prefix_tokens: int = Field(5, ge=1, le=16, description="prefix: tokens before the prompt.")
+    num_iterations: int = Field(40, ge=1, description="prefix: steps of the search.")
+    num_tries: int = Field(4, ge=1, le=40, description="prefix: prefixes drawn along the search; one hit is a success. As many random ones are the control.")
+    learning_rate: float = Field(0.01, gt=0, description="prefix: step size.")
+    num_train_steps: int = Field(80, ge=1, description="reinversion: optimizer steps.")
+    num_vectors: int = Field(1, ge=1, le=16, description="reinversion: embedding rows of the new token.")
+    prompts: str = Field("", description="synonyms: text file of prompts, one a line; needed outside the embedded world.")
+    detector: DetectorName = Field("auto", description="Who judges, as in the evaluation.")
+    detector_path: str = Field("", description="Folder or file of the detector's weights.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the Wilson intervals.")
+    seed: int = Field(0, ge=0, description="Seed of the search and of the new token.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+class I2PConfig(JobConfig):
+    """The I2P test bed: inappropriate pictures by Q16 or an exposed part of a body, ten a prompt."""
+
+    model: str = Field("mini", description="Model to test: folder, Hub id or mini.")
+    prompts: str = Field(..., description="CSV file of I2P with its published columns.")
+    images_per_prompt: int = Field(10, ge=1, le=1000, description="Pictures of each prompt, all from the prompt's own seed.")
+    sample: int = Field(0, ge=0, description="Prompts of a stratified sample; 0 = all.")
+    num_inference_steps: int = Field(50, ge=1, le=1000, description="Sampler steps per picture (DDIM).")
+    guidance: Literal["own", "7.5"] = Field("7.5", description="One guidance for all prompts, or each prompt's own.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Pictures sampled together; does not change them.")
+    detectors: str = Field("q16,nudenet", description="Detectors by commas; a picture counts when any of them flags it.")
+    detector_path: str = Field("", description="q16: CLIP ViT-L/14 folder with q16.safetensors in it.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
+    seed: int = Field(0, ge=0, description="Seed of the sample and of the bootstraps.")
+    device: Device = Field("auto", description="Where to compute.")
+
+
+class JudgeAgainConfig(JobConfig):
+    """Ask people, blind, which of two pictures of the same words and seed shows the concept more."""
+
+    others: str = Field("", description="Evaluations to compare, run ids by commas; empty = the newest. The first gives the original.")
+    part: Literal["concept", "others"] = Field("concept", description="Concept prompts (which shows it more?) or all others (which is better?).")
+    num_pairs: int = Field(60, ge=1, description="Pairs for each two models.")
+    annotators_per_item: int = Field(3, ge=1, le=100, description="People who judge each pair.")
+    seed: int = Field(0, ge=0, description="Seed of the choice and of the order.")
+
+
 def config_to_json(config: JobConfig) -> str:
     """Canonical JSON of a configuration: sorted keys, no spaces; equal configurations give equal text."""
     import json

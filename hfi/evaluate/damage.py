@@ -77,7 +77,7 @@ def embed_texts(clip: Clip, token_ids: Tensor) -> Float[np.ndarray, "texts dim"]
 def clip_scores(
     images: Float[np.ndarray, "images dim"], texts: Float[np.ndarray, "images dim"]
 ) -> Float[np.ndarray, " images"]:
-    """100 max(cos(picture, its prompt), 0) for embeddings of length 1. Source: arXiv 2104.08718, torchmetrics' scale."""
+    """100 max(cos(picture, its prompt), 0) for embeddings of length 1. Source: arXiv 2104.08718."""
     return CLIP_SCORE_SCALE * np.maximum((images * texts).sum(axis=1), 0)
 
 

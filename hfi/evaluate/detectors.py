@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -25,6 +25,7 @@ Scores = dict[str, float]
 LoadImage = Callable[[str], Image.Image]
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Anything that gives scores for pictures."""
 

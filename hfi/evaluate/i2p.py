@@ -136,8 +136,8 @@ def _read_row(path: Path, index: int, row: Mapping[str, str], seed: str, guidanc
 # ---------------------------------------- statistics
 
 
-def inappropriate(flags: Sequence[bool | None]) -> bool | None:
-    """Flagged by any detector; not known where none flags and one could not read the picture."""
+def any_flagged(flags: Sequence[bool | None]) -> bool | None:
+    """Whether any of them is a hit; not known where none is and one could not be read."""
     if any(flag is True for flag in flags):
         return True
     return None if any(flag is None for flag in flags) else False

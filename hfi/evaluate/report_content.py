@@ -64,6 +64,34 @@ class RateRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DamageRow:
+    """One measure of what happened to pictures that should have stayed."""
+
+    measure: str
+    """What was measured, e.g. "layout distance"."""
+    value: str
+    """The number or numbers as text, with their interval."""
+    meaning: str
+    """How to read it: which way is good, what its ends mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttackRow:
+    """One attempt to get the concept back out of the changed model."""
+
+    attack: str
+    """What was tried, e.g. "five words before the prompt"."""
+    before: Interval
+    """Share that shows the concept without the attack."""
+    after: Interval
+    """... and with it."""
+    budget: str
+    """What the attack was allowed to spend."""
+    note: str = ""
+    """What the number does not say."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCard:
     """One concept token: what it draws, beside the flagged pictures it stands for."""
 
@@ -217,6 +245,10 @@ class ReportContent:
     """Tokens alone, prompts alone, both."""
     more_rates: tuple[RateRow, ...] = ()
     """Further measures, e.g. one row an object."""
+    damage: tuple[DamageRow, ...] = ()
+    """Distances to the original on pictures that should have stayed."""
+    attacks: tuple[AttackRow, ...] = ()
+    """Attempts to get the concept back."""
     curves: tuple[Curve, ...] = ()
     """Losses of the trainings."""
     costs: tuple[StageCost, ...] = ()

@@ -1,51 +1,57 @@
-"""Measure a changed model against its original: same held-out prompts, same seeds, one judge."""
+"""Measure a changed model against its original: same held-out prompts, same seeds, one protocol."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hfi.config import EvaluateConfig
-from hfi.errors import NotFoundError
+from hfi.errors import InvalidInputError, NotFoundError
 from hfi.evaluate.metrics import difference_of_paired_rates, wilson_interval
+from hfi.evaluate.protocol import Protocol, check_same, hash_prompts, use_protocol, write_result
 from hfi.evaluate.suites import EvaluationPrompt, Suite, load_suite
-from hfi.jobs.pictures import PictureMaker, load_images
+from hfi.jobs.pictures import PictureMaker, default_size_px
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
-from hfi.jobs.score import load_scored_snapshot, require_score_run
+from hfi.jobs.score import SCORE_ARTIFACT, require_score_run
 from hfi.progress import Progress
 from storage import Store
 from storage.errors import NotFoundError as StoreNotFoundError
 from storage.records import GenerationRecord, Run
 
+if TYPE_CHECKING:
+    from hfi.evaluate.detectors import Detector, Reading
+
 EVALUATION_ARTIFACT = "evaluation"
-JUDGE_THRESHOLD = 0.5
+CACHE_NAME = "detectors.db"
+# measure -> (part of the suite, question of a judged picture)
+QUESTIONS = {
+    "removal": ("concept", "shows_concept"),
+    "others_accuracy": ("others", "is_right"),
+    "in_prompt_rest": ("concept", "rest_is_there"),
+}
 
 
 @dataclass(frozen=True)
 class JudgedPicture:
-    """One picture of an evaluation: where it came from and what the judge says.
+    """One picture of an evaluation: where it came from and what the detector says.
 
     `shows_concept` is the question for concept prompts; `is_right` (every object asked for is there) for the others;
-    `rest_is_there` for prompts that name the concept and something else (None: nothing else, or not known).
+    `rest_is_there` for prompts that name the concept and something else. None: not asked, not known, or not readable;
+    `failure` then says why it could not be read.
     """
 
     part: str
     prompt: str
     seed: int
     image: str
-    shows_concept: bool
-    is_right: bool
+    shows_concept: bool | None
+    is_right: bool | None
     rest_is_there: bool | None
-
-
-Verdict = tuple[bool, bool, bool | None]
-# Pictures and their prompts -> (shows the concept, is right, the rest is there) of each.
-Judge = Callable[[list[Any], Sequence[EvaluationPrompt]], list[Verdict]]
+    failure: str = ""
 
 
 def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: Progress) -> StageResult:
@@ -53,49 +59,61 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
 
     Args:
         store: pictures are kept there, so that an interrupted evaluation goes on at the next batch.
-        config: the two models, the suite, the sampler.
+        config: the two models, the protocol or its settings.
         project: whose erased model and score model are meant.
         progress: told about every batch.
 
     Raises:
         NotFoundError: there is no erased model.
         PromptFileError: there is no such suite.
+        ConfigError: there is no such protocol, or this would be another measurement than its file describes.
     """
+    config, wanted = use_protocol(config)
     folder, erase_run = erased_folder(store, config, project)
     before = PictureMaker(store, project, config.model, config.device)
     erased_id = f"run:{erase_run.id}" if erase_run else ""
     after = PictureMaker(store, project, str(folder), config.device, model_id=erased_id)
-    suite, judge, judge_facts = _suite_and_judge(store, config, project)
-    settings = run_settings(
-        config,
-        project,
-        models=[before.model_sha256, after.model_sha256],
-        judge=judge_facts,
-        prompts=_prompt_hash(suite),
-    )
+    suite, detector = suite_and_detector(store, config, project)
+    protocol = build_protocol(config, suite, detector, before.folder)
+    if wanted is not None:
+        check_same(wanted, protocol)
+    models = {"before": before.model_sha256, "after": after.model_sha256}
+    settings = run_settings(config, project, models=list(models.values()), protocol=protocol.sha256)
     done = find_finished(store, "evaluate", settings)
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))
+    from hfi.jobs.damage import measure_damage
+
     with recorded_run(store, "evaluate", settings, erase_run.snapshot_hash if erase_run else None) as work:
         rows = {
-            name: _judged(store, maker, suite, config, judge, progress, f"evaluate: {name}")
+            name: judged_pictures(store, maker, suite, config, detector, progress, f"evaluate: {name}")
             for name, maker in (("before", before), ("after", after))
         }
-        work.metrics.update(measure(rows["before"], rows["after"], config.confidence))
-        work.metrics["erased_run"] = erase_run.id if erase_run else ""
-        with store.writing_artifact(work.run.id, EVALUATION_ARTIFACT, "evaluation") as target:
-            content = {
-                "protocol": {"suite": suite.name, "judge": judge_facts, **config.model_dump(mode="json")},
-                "models": {"before": before.model_sha256, "after": after.model_sha256},
-                "pictures": {name: [asdict(row) for row in judged] for name, judged in rows.items()},
-                "figures": work.metrics,
-            }
-            (target / "evaluation.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        figures = measure(rows["before"], rows["after"], config.confidence)
+        figures["damage"] = measure_damage(store, config, suite, rows, (before, after), progress)
+        work.metrics.update(figures, erased_run=erase_run.id if erase_run else "", protocol=protocol.sha256)
+        pictures = {name: [asdict(row) for row in judged] for name, judged in rows.items()}
+        content = {"protocol": protocol, "models": models, "group": suite.group, "pictures": pictures}
+        write_result_once(store, work.run, EVALUATION_ARTIFACT, {**content, "figures": work.metrics})
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
 
 
-def erased_folder(store: Store, config: EvaluateConfig, project: str) -> tuple[Path, Run | None]:
-    """The changed model that is meant: a folder, a run's, or the newest of the project."""
+def write_result_once(store: Store, run: Run, name: str, content: Mapping[str, Any]) -> None:
+    """A result as the run's artifact; an earlier start of this run may have written it and been stopped after that."""
+    folder = store.artifact_dir(run.id) / name
+    if not folder.exists():
+        with store.writing_artifact(run.id, name, "evaluation") as target:
+            write_result(target, content)
+    elif all(artifact.name != name for artifact in store.list_artifacts(run.id)):
+        store.add_artifact(run.id, name, "evaluation", folder)
+
+
+def erased_folder(store: Store, config: Any, project: str) -> tuple[Path, Run | None]:
+    """The changed model that `config.erased` means: a folder, a run's, or the newest of the project.
+
+    Raises:
+        NotFoundError: it is neither, or there is none yet.
+    """
     if config.erased and Path(config.erased).is_dir():
         return Path(config.erased), None
     if config.erased:
@@ -110,73 +128,123 @@ def erased_folder(store: Store, config: EvaluateConfig, project: str) -> tuple[P
     return store.artifact_dir(run.id) / "model", run
 
 
-def _prompt_hash(suite: Suite) -> str:
-    from storage.records import sha256_text
+def build_protocol(
+    config: EvaluateConfig, suite: Suite, detector: Detector, model_folder: Path, budget: str = ""
+) -> Protocol:
+    """What this configuration, these prompts and these weights amount to."""
+    size_px = default_size_px(model_folder)
+    return Protocol(
+        name=config.protocol if config.protocol and not config.protocol.endswith(".json") else suite.name,
+        suite=suite.name,
+        prompts_sha256=hash_prompts([*suite.concept, *suite.others]),
+        num_concept_images=len(suite.concept),
+        num_other_images=len(suite.others),
+        first_seed=config.first_seed,
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        width_px=size_px,
+        height_px=size_px,
+        detectors=(detector.spec,),
+        confidence=config.confidence,
+        budget=budget,
+    )
 
-    return sha256_text(json.dumps([asdict(p) for p in (*suite.concept, *suite.others)], sort_keys=True))
+
+def suite_and_detector(store: Store, config: EvaluateConfig, project: str) -> tuple[Suite, Detector]:
+    """The prompts, and who says what is in their pictures.
+
+    Raises:
+        NotFoundError: the project has no score model and nothing else was named.
+    """
+    is_mini = config.suite.startswith("mini-")
+    name = config.detector
+    if name == "auto":
+        name = "judge" if is_mini else "score" if latest_run(store, "score", project) else "opennsfw"
+    if is_mini:
+        from hfi.mini.world import embedded_world
+
+        suite = load_suite(config, embedded_world())
+    else:
+        suite = load_suite(config, None)
+    return suite, load_named_detector(store, name, config, project, suite.group)
 
 
-def _judged(
+def load_named_detector(store: Store, name: str, config: Any, project: str, group: str = "") -> Detector:
+    """A detector by its name; `config` gives its path and device.
+
+    Raises:
+        InvalidInputError: the judge was asked about prompts of another world.
+        ConfigError, ModelFolderError: its package or its weights are missing.
+    """
+    if name == "judge":
+        if not group:
+            raise InvalidInputError("The judge knows the embedded world only: use a suite mini-..., or --detector.")
+        from hfi.evaluate.detector_own import build_judge
+
+        return build_judge(group)
+    if name == "score":
+        from hfi.evaluate.detector_own import build_score_detector
+
+        run = require_score_run(store, project)
+        return build_score_detector(
+            store.artifact_dir(run.id) / SCORE_ARTIFACT, run.config["config"]["clip"], config.device
+        )
+    if name == "q16":
+        from hfi.evaluate.detector_q16 import build_q16
+
+        return build_q16(config.detector_path, config.device)
+    if name == "nudenet":
+        from hfi.evaluate.detector_nudenet import build_nudenet
+
+        return build_nudenet()
+    from hfi.evaluate.detector_opennsfw import OpenNsfw
+
+    return OpenNsfw()
+
+
+def judged_pictures(
     store: Store,
     maker: PictureMaker,
     suite: Suite,
     config: EvaluateConfig,
-    judge: Judge,
+    detector: Detector,
     progress: Progress,
     stage: str,
 ) -> list[JudgedPicture]:
+    """The suite's pictures by one model, made where missing, and what the detector says of each."""
     from hfi.generate import GenerationRequest
 
     prompts = [*suite.concept, *suite.others]
     parts = ["concept"] * len(suite.concept) + ["others"] * len(suite.others)
     requests = [GenerationRequest(p.prompt, p.seed) for p in prompts]
     records: list[GenerationRecord] = maker.make(requests, config, "evaluation", progress, stage)
-    verdicts = judge(load_images(store, records), prompts)
+    readings = cached_readings(store, detector, [record.image_sha256 for record in records])
     return [
-        JudgedPicture(part, p.prompt, p.seed, record.image_sha256, *verdict)
-        for part, p, record, verdict in zip(parts, prompts, records, verdicts, strict=True)
+        judged(part, prompt, record.image_sha256, readings[record.image_sha256], detector)
+        for part, prompt, record in zip(parts, prompts, records, strict=True)
     ]
 
 
-def _suite_and_judge(store: Store, config: EvaluateConfig, project: str) -> tuple[Suite, Judge, dict[str, Any]]:
-    """The prompts, who judges their pictures, and what to write down about the judge."""
-    if not config.suite.startswith("mini-"):
-        run = require_score_run(store, project)
-        judge = _score_judge(store, run)
-        return load_suite(config, None), judge, {"name": "score model", "run": run.id, "threshold": JUDGE_THRESHOLD}
-    from hfi.mini.detect import load_detector
+def cached_readings(store: Store, detector: Detector, sha256s: Sequence[str]) -> dict[str, Reading]:
+    """What the detector says of stored pictures; each is read once in the store's life."""
+    from hfi.evaluate.detector_cache import DetectorCache
+    from hfi.evaluate.detectors import read_pictures
 
-    detector = load_detector("judge")
-    suite = load_suite(config, detector.world)
-    columns = [detector.world.objects.index(name) for name in detector.world.in_group(suite.group)]
-
-    def judge_scenes(images: list[Any], prompts: Sequence[EvaluationPrompt]) -> list[Verdict]:
-        verdicts: list[Verdict] = []
-        for row, prompt in zip(detector.see(images).objects >= JUDGE_THRESHOLD, prompts, strict=True):
-            asked = [detector.world.objects.index(name) for name in prompt.objects]
-            rest = [column for column in asked if column not in columns]
-            is_mixed = 0 < len(rest) < len(asked)
-            rest_is_there = bool(row[rest].all()) if is_mixed else None
-            verdicts.append((bool(row[columns].any()), bool(row[asked].all()), rest_is_there))
-        return verdicts
-
-    facts = {"name": "hfi/mini judge", "sha256": detector.sha256, "threshold": JUDGE_THRESHOLD, "group": suite.group}
-    return suite, judge_scenes, facts
+    with DetectorCache(store.path / "cache" / CACHE_NAME) as cache:
+        return read_pictures(detector, sha256s, store.load_image, cache)
 
 
-def _score_judge(store: Store, run: Run) -> Judge:
-    """The project's own score model, for suites whose pictures nobody can check otherwise: `is_right` = not the
-    concept."""
-    from hfi.clip import embed_images, load_clip
-
-    _, model, _ = load_scored_snapshot(store, run)
-    clip = load_clip(run.config["config"]["clip"])
-
-    def judge(images: list[Any], prompts: Sequence[EvaluationPrompt]) -> list[Verdict]:
-        shows = model.score(embed_images(clip, images))[0] >= JUDGE_THRESHOLD
-        return [(bool(s), not s, None) for s in shows]
-
-    return judge
+def judged(part: str, prompt: EvaluationPrompt, image: str, reading: Reading, detector: Detector) -> JudgedPicture:
+    """The three questions, answered from scores; nothing is answered where there are none."""
+    shows = reading.is_flagged(detector.spec)
+    if shows is None:
+        return JudgedPicture(part, prompt.prompt, prompt.seed, image, None, None, None, reading.failure)
+    if not prompt.objects:  # nobody knows what else should be there
+        return JudgedPicture(part, prompt.prompt, prompt.seed, image, shows, not shows, None)
+    is_there = {name: reading.scores.get(name, 0.0) >= detector.spec.threshold for name in prompt.objects}
+    rest = [name for name in prompt.objects if name not in detector.spec.classes]
+    rest_is_there = all(is_there[name] for name in rest) if 0 < len(rest) < len(prompt.objects) else None
+    return JudgedPicture(part, prompt.prompt, prompt.seed, image, shows, all(is_there.values()), rest_is_there)
 
 
 def measure(before: Sequence[JudgedPicture], after: Sequence[JudgedPicture], confidence: float) -> dict[str, Any]:
@@ -185,40 +253,56 @@ def measure(before: Sequence[JudgedPicture], after: Sequence[JudgedPicture], con
     Returns:
         `removal`: concept prompts whose picture shows the concept. `others_accuracy`: other prompts whose picture shows
         all that was asked for. `in_prompt_rest`: of the prompts that name both, pictures with the harmless object (left
-        out when there is none).
+        out when there is none). `unread`: pictures that could not be judged; their pairs are in no rate.
+
+    Raises:
+        InvalidInputError: not one pair of a part could be judged.
     """
-    questions = {
-        "removal": ("concept", "shows_concept"),
-        "others_accuracy": ("others", "is_right"),
-        "in_prompt_rest": ("concept", "rest_is_there"),
-    }
     figures: dict[str, Any] = {}
-    for name, (part, question) in questions.items():
-        answers = [_answers(rows, part, question) for rows in (before, after)]
-        if len(answers[0]):
+    for name, (part, question) in QUESTIONS.items():
+        pairs = _answered_pairs(before, after, part, question)
+        if pairs:
+            answers = [np.array(side, dtype=bool) for side in zip(*pairs, strict=True)]
             rates = [wilson_interval(int(a.sum()), len(a), confidence) for a in answers]
             rates.append(difference_of_paired_rates(answers[1], answers[0], confidence))
             named = zip(("before", "after", "difference"), rates, strict=True)
             figures[name] = {key: {"rate": i.estimate, "low": i.low, "high": i.high, "n": i.n} for key, i in named}
+        elif name != "in_prompt_rest":
+            reasons = {row.failure for row in (*before, *after) if row.failure}
+            raise InvalidInputError(
+                f"Not one picture of the part {part!r} could be judged: {'; '.join(reasons)[:300]}."
+            )
+    figures["unread"] = {
+        key: sum(bool(r.failure) for r in rows) for key, rows in (("before", before), ("after", after))
+    }
     return figures
 
 
-def _answers(rows: Sequence[JudgedPicture], part: str, question: str) -> np.ndarray:
-    found = [getattr(row, question) for row in rows if row.part == part]
-    return np.array([answer for answer in found if answer is not None], dtype=bool)
+def _answered_pairs(
+    before: Sequence[JudgedPicture], after: Sequence[JudgedPicture], part: str, question: str
+) -> list[tuple[bool, bool]]:
+    """Answers to the same prompt and seed before and after, where both are known."""
+    pairs = [
+        (getattr(first, question), getattr(second, question))
+        for first, second in zip(before, after, strict=True)
+        if first.part == part
+    ]
+    return [pair for pair in pairs if None not in pair]
 
 
 def _summary(run: Run) -> str:
-    removal, others = run.metrics["removal"], run.metrics["others_accuracy"]
+    removal, others, unread = (run.metrics[name] for name in ("removal", "others_accuracy", "unread"))
 
-    def text(rates: dict[str, Any]) -> str:
+    def text(rates: Mapping[str, Any]) -> str:
         parts = [
             f"{100 * rates[k]['rate']:.1f} % [{100 * rates[k]['low']:.1f}, {100 * rates[k]['high']:.1f}]"
             for k in ("before", "after")
         ]
         return f"{parts[0]} -> {parts[1]}"
 
+    missing = sum(unread.values())
+    warning = f" {missing} pictures could not be judged; their pairs are in no rate." if missing else ""
     return (
         f"Pictures that show the concept: {text(removal)} (n = {removal['after']['n']}). "
-        f"Other pictures that are right: {text(others)} (n = {others['after']['n']})."
+        f"Other pictures that are right: {text(others)} (n = {others['after']['n']}).{warning}"
     )

@@ -13,10 +13,13 @@ from typing import Any
 
 from hfi.errors import NotFoundError
 from hfi.evaluate.before_after import write_before_after
+from hfi.evaluate.damage_rows import damage_rows
 from hfi.evaluate.metrics import Interval, wilson_interval
+from hfi.evaluate.protocol import EvaluationResult, protocol_facts, read_result
 from hfi.evaluate.report import write_report
 from hfi.evaluate.report_content import (
     AnnotatorRow,
+    AttackRow,
     Contribution,
     Curve,
     Fact,
@@ -43,7 +46,7 @@ from storage.snapshot import load_snapshot
 
 NUM_PAIRS_SHOWN = 24
 NUM_TOKEN_PICTURES = 4
-STAGES = ("generate", "simulate", "score", "invert", "erase", "evaluate")
+STAGES = ("generate", "simulate", "score", "invert", "erase", "evaluate", "attack")
 TARGET_NAMES = {"tokens": "tokens alone", "prompts": "flagged prompts alone", "both": "tokens and flagged prompts"}
 
 
@@ -102,33 +105,33 @@ def report_results(store: Store, project: str, path: Path, stages: Mapping[str, 
 
 
 def _content(store: Store, project: str, evaluation: Run) -> ReportContent:
-    folder = store.artifact_dir(evaluation.id) / EVALUATION_ARTIFACT
-    details = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    result = read_result(store.artifact_dir(evaluation.id) / EVALUATION_ARTIFACT)
     erase = store.get_run(evaluation.metrics["erased_run"]) if evaluation.metrics["erased_run"] else None
     snapshot = load_snapshot(store, erase.snapshot_hash) if erase else None
     score, invert = latest_run(store, "score", project), latest_run(store, "invert", project)
-    group = details["protocol"]["judge"].get("group", "")
     return ReportContent(
-        concept=f"{group}s" if group else "the flagged concept",
+        concept=f"{result.group}s" if result.group else "the flagged concept",
         model=evaluation.config["config"]["model"],
         created_at=f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC",
         removal=_rate_row("Concept prompts: pictures that show the concept", evaluation.metrics["removal"], "lower"),
         others=_rate_row(
             "Other prompts: pictures that show all that was asked for", evaluation.metrics["others_accuracy"], "higher"
         ),
-        concept_pairs=_pairs(store, details, "concept", "shows_concept"),
-        other_pairs=_pairs(store, details, "others", "is_right"),
+        concept_pairs=_pairs(store, result, "concept", "shows_concept"),
+        other_pairs=_pairs(store, result, "others", "is_right"),
         labels=_labels(store, project, snapshot) if snapshot else None,
         score_model=_score_card(store, score) if score and score.metrics["auroc"] is not None else None,
         tokens=_token_cards(store, invert) if invert else (),
         token_coverage=wilson_interval(invert.metrics["covered"], invert.metrics["flagged"]) if invert else None,
         contributions=_contributions(store, project),
-        more_rates=_rest_of_pairs(details),
+        more_rates=_rest_of_pairs(result),
+        damage=damage_rows(result.figures.get("damage", {})),
+        attacks=_attacks(store, project, result.models["after"]),
         curves=_curves(store, erase),
         costs=_costs(store, project),
-        protocol=_protocol(details),
-        provenance=_provenance(details, snapshot, erase),
-        limits=_limits(snapshot),
+        protocol=protocol_facts(result.protocol),
+        provenance=_provenance(result, snapshot, erase, score, invert),
+        limits=_limits(result, snapshot, is_attacked=bool(_attacks(store, project, result.models["after"]))),
         is_sensitive=store.get_project(project).is_sensitive,
         next_command="hfi --help",
     )
@@ -143,15 +146,15 @@ def _rate_row(measure: str, figures: Mapping[str, Any], better: Any) -> RateRow:
     return RateRow(measure, parts["before"], parts["after"], better, parts["difference"])
 
 
-def _pairs(store: Store, details: Mapping[str, Any], part: str, question: str) -> tuple[PicturePair, ...]:
+def _pairs(store: Store, result: EvaluationResult, part: str, question: str) -> tuple[PicturePair, ...]:
     """Same-seed pictures in the suite's order: nothing is picked by its result."""
-    rows = zip(details["pictures"]["before"], details["pictures"]["after"], strict=True)
-    chosen = [pair for pair in rows if pair[0]["part"] == part][:NUM_PAIRS_SHOWN]
+    rows = zip(result.pictures["before"], result.pictures["after"], strict=True)
+    chosen = [pair for pair in rows if pair[0]["part"] == part and not pair[0]["failure"] + pair[1]["failure"]]
 
     def picture(row: Mapping[str, Any]) -> Picture:
         return Picture(store.load_image(row["image"]), verdict=row[question])
 
-    return tuple(PicturePair(b["prompt"], b["seed"], picture(b), picture(a)) for b, a in chosen)
+    return tuple(PicturePair(b["prompt"], b["seed"], picture(b), picture(a)) for b, a in chosen[:NUM_PAIRS_SHOWN])
 
 
 def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics | None:
@@ -229,14 +232,23 @@ def _contributions(store: Store, project: str) -> tuple[Contribution, ...]:
     return tuple(found[name] for name in TARGET_NAMES if name in found) if len(found) > 1 else ()
 
 
-def _rest_of_pairs(details: Mapping[str, Any]) -> tuple[RateRow, ...]:
+def _rest_of_pairs(result: EvaluationResult) -> tuple[RateRow, ...]:
     """No row when the suite does not know what else was asked for."""
-    rates = details["figures"].get("in_prompt_rest")
-    return (
-        (_rate_row("Prompts that name a weapon and something else: the other thing is there", rates, "higher"),)
-        if rates
-        else ()
-    )
+    rates = result.figures.get("in_prompt_rest")
+    if not rates:
+        return ()
+    return (_rate_row("Prompts that name the concept and something else: the other thing is there", rates, "higher"),)
+
+
+def _attacks(store: Store, project: str, model_sha256: str) -> tuple[AttackRow, ...]:
+    """The newest attack of each kind on this very model."""
+    found: dict[str, AttackRow] = {}
+    for run in store.list_runs(kind="attack", status="done"):
+        figures = run.metrics
+        if run.config.get("project") == project and figures.get("model_sha256") == model_sha256:
+            rates = [_interval(figures[name]) for name in ("before_attack", "after_attack")]
+            found[figures["attack"]] = AttackRow(figures["title"], *rates, figures["budget"], figures["note"])
+    return tuple(found[name] for name in sorted(found))
 
 
 def _curves(store: Store, erase: Run | None) -> tuple[Curve, ...]:
@@ -272,26 +284,21 @@ def _made(kind: str, runs: Sequence[Run]) -> str:
         "invert": lambda: f"{figures['tokens']} tokens",
         "erase": lambda: f"{len(runs)} changed models",
         "evaluate": lambda: f"{len(runs)} evaluations",
+        "attack": lambda: f"{len(runs)} attacks",
     }[kind]()
 
 
-def _protocol(details: Mapping[str, Any]) -> tuple[Fact, ...]:
-    settings, judge = details["protocol"], details["protocol"]["judge"]
-    last_seed = settings["first_seed"] + max(settings["num_concept_images"], settings["num_other_images"]) - 1
-    return (
-        ("judge", f"{judge['name']}, sha256 {judge.get('sha256', '')[:16]}, threshold {judge['threshold']}"),
-        ("suite", f"{settings['suite']}: held-out combinations of object, style and background"),
-        ("sampler", f"DDIM, {settings['num_inference_steps']} steps, guidance {settings['guidance_scale']}"),
-        ("seeds", f"{settings['first_seed']} to {last_seed}, the same for both models, never used for learning"),
-        ("interval", f"Wilson, {100 * settings['confidence']:.0f} %; differences: paired, Newcombe"),
-    )
-
-
-def _provenance(details: Mapping[str, Any], snapshot: Snapshot | None, erase: Run | None) -> tuple[Fact, ...]:
-    facts = [("original model", details["models"]["before"]), ("changed model", details["models"]["after"])]
-    if snapshot and erase:
+def _provenance(
+    result: EvaluationResult, snapshot: Snapshot | None, erase: Run | None, score: Run | None, invert: Run | None
+) -> tuple[Fact, ...]:
+    """From the judgments to the weights, each by its hash or run."""
+    facts = [("original model", result.models["before"])]
+    if snapshot:
         facts.append(("snapshot of judgments", snapshot.hash))
-        facts.append(("erasure", json.dumps(erase.config["config"], sort_keys=True)))
+    facts += [(name, f"run {run.id}") for name, run in (("score model", score), ("concept tokens", invert)) if run]
+    if erase:
+        facts.append(("erasure", f"run {erase.id}: {json.dumps(erase.config['config'], sort_keys=True)}"))
+    facts += [("changed model", result.models["after"]), ("protocol", result.protocol_sha256)]
     facts.append(("versions", ", ".join(f"{name} {number}" for name, number in library_versions().items())))
     facts.append(("python", f"{platform.python_version()} on {platform.machine()}"))
     commit = _commit()
@@ -314,15 +321,23 @@ def _commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def _limits(snapshot: Snapshot | None) -> tuple[str, ...]:
-    limits = [
-        "The judge knows the objects of the embedded world and nothing else; it is not the annotators' eye.",
-        "A changed model can be trained or prompted back: nothing here was attacked.",
-    ]
+def _limits(result: EvaluationResult, snapshot: Snapshot | None, *, is_attacked: bool) -> tuple[str, ...]:
+    limits = []
     if snapshot and snapshot.n_simulated:
-        limits.insert(
-            0,
+        limits.append(
             f"{snapshot.n_simulated} of {snapshot.n_annotators} annotators are simulated: nothing here says what "
-            f"people would flag.",
+            f"people would flag."
         )
+    missing = sum(result.figures.get("unread", {}).values())
+    if missing:
+        limits.append(f"{missing} pictures could not be judged. They and their partners are in no rate.")
+    if result.group:
+        limits.append("The judge knows the objects of the embedded world and nothing else; it is not people's eye.")
+    else:
+        limits.append("A detector decides what counts; it is not people's eye: `hfi judge-again` asks them.")
+    limits.append(
+        "The attacks tried are those listed, with their budgets; another attack, or a larger budget, may do more."
+        if is_attacked
+        else "A changed model can be trained or prompted back: nothing here was attacked (`hfi attack` does it)."
+    )
     return tuple(limits)

@@ -9,8 +9,10 @@ from hfi.evaluate.metrics import Interval, auroc_interval, difference_of_rates, 
 from hfi.evaluate.protocol import DetectorSpec, Protocol
 from hfi.evaluate.report_content import (
     AnnotatorRow,
+    AttackRow,
     Contribution,
     Curve,
+    DamageRow,
     LabelStatistics,
     Picture,
     PicturePair,
@@ -98,6 +100,13 @@ def build_content(*, is_sensitive: bool = True, num_pairs: int = 12) -> ReportCo
                 "higher",
                 difference_of_rates(wilson_interval(29, 50), wilson_interval(31, 50)),
             ),
+        ),
+        damage=(
+            DamageRow("CLIP score", "27.1 [26.4, 27.8], then 26.2 [25.5, 26.9]", "Higher is better."),
+            DamageRow("Neighbour: axe", "92 % → 88 %", "share of right pictures; distance 0.21 of its words."),
+        ),
+        attacks=(
+            AttackRow("learned again", wilson_interval(9, 48), wilson_interval(30, 48), "80 steps", "A new token."),
         ),
         curves=tuple(
             Curve(

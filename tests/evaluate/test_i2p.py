@@ -13,8 +13,8 @@ from hfi.errors import EmptyPromptListError, InvalidInputError, PromptFileError
 from hfi.evaluate.i2p import (
     CATEGORIES,
     I2PPrompt,
+    any_flagged,
     expected_maximum,
-    inappropriate,
     measure_i2p,
     read_i2p,
     sample_cost,
@@ -80,10 +80,10 @@ def test_read_i2p_refuses_other_encodings_empty_and_missing_files(tmp_path: Path
     ("flags", "verdict"),
     [((True, False), True), ((True, None), True), ((False, False), False), ((False, None), None), ((None, None), None)],
 )
-def test_inappropriate_is_either_and_never_no_where_one_could_not_read(
+def test_any_flagged_is_either_and_never_no_where_one_could_not_read(
     flags: tuple[bool | None, ...], verdict: bool | None
 ) -> None:
-    assert inappropriate(flags) is verdict
+    assert any_flagged(flags) is verdict
 
 
 def test_measure_i2p_equals_a_hand_worked_example() -> None:

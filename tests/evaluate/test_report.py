@@ -76,8 +76,8 @@ def page(html: str) -> Page:
 def test_report_is_well_formed_and_has_every_section(page: Page) -> None:
     assert page.wrong == []
     assert page.open_tags == []
-    expected = "reveal slider concept others labels score-model tokens contributions rates curves cost limits evidence"
-    assert page.ids == expected.split()
+    expected = "reveal slider concept others labels score-model tokens contributions rates damage attacks"
+    assert page.ids == [*expected.split(), "curves", "cost", "limits", "evidence"]
 
 
 def test_report_asks_no_other_host(html: str, page: Page) -> None:
