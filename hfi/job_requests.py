@@ -93,6 +93,17 @@ class ImportRequest(JobRequest):
     skip_bad: bool = Field(False, description="Import the good rows although some are bad.")
 
 
+class PushRequest(JobRequest):
+    """Snapshot -> dataset repository on the Hub; the token comes from the environment of the worker alone."""
+
+    kind: Literal["push"] = "push"
+    snapshot: str = Field(min_length=6, description="The snapshot's hash, or its first characters.")
+    repository: str = Field(min_length=3, max_length=200, description="owner/name of the dataset repository.")
+    typed_for_public: str = Field("", max_length=200, description="The same name, typed again: everybody may read it.")
+    with_notes: bool = Field(False, description="Include annotators' free-text notes.")
+    license: str = Field("other", description="The licence asked for.")
+
+
 @dataclass(frozen=True)
 class JobKind:
     """A kind of job: how its request looks and what runs it.
@@ -129,6 +140,7 @@ for _request_class in (
     EvaluateRequest,
     ExportRequest,
     ImportRequest,
+    PushRequest,
 ):
     _name = _request_class.model_fields["kind"].default
     register_job_kind(JobKind(_request_class, f"hfi.jobs.job_kinds:run_{_name}_job"))

@@ -11,6 +11,7 @@ from hfi.job_requests import (
     GenerateRequest,
     ImportRequest,
     InvertRequest,
+    PushRequest,
     ScoreRequest,
 )
 from hfi.jobs.runs import StageResult, find_finished, recorded_run
@@ -101,3 +102,18 @@ def run_import_job(store: Store, request: ImportRequest, progress: Progress) -> 
     counts = f"{report.n_images} images, {report.n_items} items, {report.n_judgments} judgments"
     refused = f"; {len(report.refused)} rows refused, see the log" if report.refused else ""
     return StageResult(f"Project {report.project!r}: {counts}{refused}.", work.run, dict(work.metrics))
+
+
+def run_push_job(store: Store, request: PushRequest, progress: Progress) -> StageResult:
+    """Export a snapshot (or find its export), then send exactly those bytes. Sent again each time: that is harmless."""
+    from storage.push import push_export
+
+    asked = request.model_dump(exclude={"kind", "repository", "typed_for_public"})
+    exported = run_export_job(store, ExportRequest(**asked), progress)
+    with recorded_run(store, request.kind, request.model_dump(mode="json", exclude={"kind"})) as work:
+        progress.start("push")
+        folder, typed = exported.figures["folder"], request.typed_for_public
+        work.metrics["address"] = push_export(folder, request.repository, typed_for_public=typed)
+        progress.finish()
+    readers = "everybody may read it" if typed else "private"
+    return StageResult(f"Sent to {work.metrics['address']}, {readers}.", work.run, dict(work.metrics))
