@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import hfi
-from hfi import cli_store, cli_ui
+from hfi import cli_models, cli_store, cli_ui
 from hfi.cli_errors import EXIT_STOPPED, STOPPED, explain_error
 from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_options import takes_config
@@ -145,15 +145,24 @@ def invert(
 @takes_config(EraseConfig)
 def erase(
     config: EraseConfig,
+    save: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--save", metavar="FORMAT", help="Also save it as folder, single-file, delta or lora; repeatable."
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     project: ProjectOption = DEFAULT_PROJECT,
     quiet: QuietOption = False,
 ) -> None:
     """Take the concept out of the model's weights; the original is never overwritten."""
+    saves = cli_models.parse_formats(save or [], config.device)
     from hfi.jobs import stages
 
     with _opened(store) as opened:
         result = stages.run_erase(opened, config, project, build_progress(quiet))
+        for wanted in saves:
+            typer.echo(stages.run_export_model(opened, wanted, result.run.id, None, project, build_progress(quiet)))
     _conclude(result.summary, _next("evaluate", store, project))
 
 
@@ -241,6 +250,7 @@ def mini_measure(
 app.add_typer(mini_app, name="mini", rich_help_panel=THE_MODEL)
 cli_store.register(app)
 cli_ui.register(app, THE_LOOP)
+cli_models.register(app, THE_LOOP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
