@@ -15,7 +15,7 @@ from storage.batch import Batch
 from storage.counting import CountSection
 from storage.errors import ConflictError, InvalidInputError, LeaseError, NotFoundError
 from storage.judgment_rules import check_judgment, check_uuid
-from storage.records import JudgmentInput, JudgmentRecord, User, canonical_json, sha256_text
+from storage.records import DECIDING_ROLES, JudgmentInput, JudgmentRecord, User, canonical_json, sha256_text
 from storage.targets import Target
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ class JudgmentSection(CountSection):
             user = batch.users[judgment.annotator] = self.get_annotator(judgment.annotator)
         if user.is_disabled and not is_import:
             raise InvalidInputError(f"The annotator {user.name!r} is disabled and can't judge. Use another annotator.")
-        is_leased = judgment.assignment_id is not None or judgment.supersedes or user.role in ("reviewer", "owner")
+        is_leased = judgment.assignment_id is not None or judgment.supersedes or user.role in DECIDING_ROLES
         if not is_leased and not is_import:
             raise LeaseError(
                 f"Judgment {judgment.uuid[:60]!r} of {user.name!r} names no assignment. Claim items and judge those."

@@ -16,6 +16,8 @@ Purpose = Literal["normal", "gold", "training", "repeat", "adjudicate"]
 
 KINDS: tuple[Kind, ...] = ("flag", "score", "pair", "ranking")
 ROLES: tuple[Role, ...] = ("annotator", "reviewer", "researcher", "owner")
+# Each role may what the ones before it may; from the reviewer on, a judgment without a lease decides an item.
+DECIDING_ROLES: tuple[Role, ...] = ("reviewer", "researcher", "owner")
 
 # Answers that say something about the item, by kind ...
 SUBSTANTIVE_ANSWERS: dict[str, frozenset[str]] = {

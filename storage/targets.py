@@ -9,7 +9,7 @@ from typing import Any
 
 from storage import sql
 from storage.errors import LeaseError, NotFoundError
-from storage.records import JudgmentInput, User, canonical_json
+from storage.records import DECIDING_ROLES, JudgmentInput, User, canonical_json
 
 TargetRow = Sequence[Any]  # annotator's number, then the fields of a Target
 
@@ -89,6 +89,6 @@ def find_target_of_item(connection: sqlite3.Connection, item_id: int, user: User
     target.shown_order = canonical_json(list(range(target.n_images)))
     if target.is_gold:
         target.purpose = "gold"
-    elif user.role in ("reviewer", "owner"):
+    elif user.role in DECIDING_ROLES:
         target.purpose = "adjudicate"
     return target
