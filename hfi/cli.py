@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import hfi
-from hfi import cli_models, cli_store, cli_ui
+from hfi import cli_jobs, cli_models, cli_store, cli_ui
 from hfi.cli_errors import EXIT_STOPPED, STOPPED, explain_error
 from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_options import takes_config
@@ -73,6 +73,7 @@ def demo(out: OutOption = Path("demo"), quiet: QuietOption = False) -> None:
 
 @app.command(rich_help_panel=THE_LOOP)
 @takes_config(GenerateConfig)
+@cli_jobs.or_in_background(cli_jobs.generate_request)
 def generate(
     config: GenerateConfig,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A prompt; repeatable.")] = None,
@@ -111,6 +112,7 @@ def simulate_annotators(
 
 @app.command(rich_help_panel=THE_LOOP)
 @takes_config(ScoreConfig)
+@cli_jobs.or_in_background(cli_jobs.score_request)
 def score(
     config: ScoreConfig,
     store: StoreOption = DEFAULT_STORE,
@@ -127,6 +129,7 @@ def score(
 
 @app.command(rich_help_panel=THE_LOOP)
 @takes_config(InvertConfig)
+@cli_jobs.or_in_background(cli_jobs.invert_request)
 def invert(
     config: InvertConfig,
     store: StoreOption = DEFAULT_STORE,
@@ -143,6 +146,7 @@ def invert(
 
 @app.command(rich_help_panel=THE_LOOP)
 @takes_config(EraseConfig)
+@cli_jobs.or_in_background(cli_jobs.erase_request)
 def erase(
     config: EraseConfig,
     save: Annotated[
@@ -168,6 +172,7 @@ def erase(
 
 @app.command(rich_help_panel=THE_LOOP)
 @takes_config(EvaluateConfig)
+@cli_jobs.or_in_background(cli_jobs.evaluate_request)
 def evaluate(
     config: EvaluateConfig,
     store: StoreOption = DEFAULT_STORE,
@@ -251,6 +256,7 @@ app.add_typer(mini_app, name="mini", rich_help_panel=THE_MODEL)
 cli_store.register(app)
 cli_ui.register(app, THE_LOOP)
 cli_models.register(app, THE_LOOP)
+cli_jobs.register_jobs(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_store import DEFAULT_STORE, JsonOption, StoreOption, opened, show, table
+from hfi.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hfi.config import EraseConfig, EvaluateConfig, GenerateConfig, InvertConfig, ScoreConfig
     from hfi.job_requests import JobRequest
     from hfi.jobs.queue import Job, JobQueue
 
@@ -40,8 +43,7 @@ QueueUrlOption = Annotated[
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Its id, as `hfi jobs list` shows it.")]
 StateOption = Annotated[
-    list[Literal["waiting", "running", "done", "failed", "cancelled"]] | None,
-    typer.Option("--state", help="Only these; repeatable."),
+    Literal["waiting", "running", "done", "failed", "cancelled"] | None, typer.Option(help="Only jobs in this state.")
 ]
 
 
@@ -81,9 +83,70 @@ def or_in_background(request_of: RequestOf) -> Callable[[Command], Command]:
             for name, annotation in options.items()
         ]
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {}
         return run
 
     return decorate
+
+
+def generate_request(
+    config: GenerateConfig, prompt: list[str] | None, prompts: Path | None, seeds: str, project: str
+) -> JobRequest:
+    """The request of `hfi generate`."""
+    from hfi.job_requests import GenerateRequest
+
+    texts, numbers = tuple(read_prompts(prompts, prompt or [])), tuple(parse_seeds(seeds))
+    return GenerateRequest(project=project, config=config, prompts=texts, seeds=numbers)
+
+
+def score_request(config: ScoreConfig, project: str) -> JobRequest:
+    """The request of `hfi score`."""
+    from hfi.job_requests import ScoreRequest
+
+    return ScoreRequest(project=project, config=config)
+
+
+def invert_request(config: InvertConfig, project: str) -> JobRequest:
+    """The request of `hfi invert`."""
+    from hfi.job_requests import InvertRequest
+
+    return InvertRequest(project=project, config=config)
+
+
+def erase_request(config: EraseConfig, save: list[str] | None, project: str) -> JobRequest:
+    """The request of `hfi erase`."""
+    from hfi.job_requests import EraseRequest
+
+    if save:
+        raise ConfigError("--save does not go with --background: run `hfi export-model` when the job is done.")
+    return EraseRequest(project=project, config=config)
+
+
+def evaluate_request(config: EvaluateConfig, project: str) -> JobRequest:
+    """The request of `hfi evaluate`."""
+    from hfi.job_requests import EvaluateRequest
+
+    return EvaluateRequest(project=project, config=config)
+
+
+def export_request(snapshot: str, folder: Path, license_name: str, with_notes: bool) -> JobRequest:
+    """The request of `hfi export`; a job does not upload."""
+    from hfi.job_requests import ExportRequest
+
+    return ExportRequest(snapshot=snapshot, folder=str(folder), license=license_name, with_notes=with_notes)
+
+
+def import_request(
+    path: Path, project: str | None, source: str, kind: str | None, column: list[str] | None, skip_bad: bool
+) -> JobRequest:
+    """The request of `hfi import`."""
+    from hfi.cli_store_files import parse_columns
+    from hfi.job_requests import ImportRequest
+
+    return ImportRequest(
+        path=str(path), project=project or "", source=source, project_kind=kind, columns=parse_columns(column or []),
+        skip_bad=skip_bad,
+    )  # fmt: skip
 
 
 def _submit(store: Path, request: JobRequest, queue: str, priority: int) -> None:
@@ -149,7 +212,7 @@ def list_(
     from hfi.jobs.worker_files import live_workers
 
     with _queue(store, queue_url) as jobs:
-        found = jobs.list_jobs(states=state or (), limit=limit)
+        found = jobs.list_jobs(states=[state] if state else (), limit=limit)
         workers = live_workers(store)
     rows = [
         {"job": job.id, "project": job.project, "state": job.state, "progress": _progress(job), "user": job.user}

@@ -22,8 +22,10 @@ from hfi.cli_store import (
 
 def register_files(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command("export", rich_help_panel=THE_STORE)(export)
-    app.command("import", rich_help_panel=THE_STORE)(import_)
+    from hfi.cli_jobs import export_request, import_request, or_in_background
+
+    app.command("export", rich_help_panel=THE_STORE)(or_in_background(export_request)(export))
+    app.command("import", rich_help_panel=THE_STORE)(or_in_background(import_request)(import_))
     app.command("backup", rich_help_panel=THE_STORE)(backup)
     app.command("restore", rich_help_panel=THE_STORE)(restore)
     app.command("doctor", rich_help_panel=THE_STORE)(doctor)
@@ -73,7 +75,7 @@ def import_(
     """Bring in feedback; every row is checked before the first is written, and running it again is harmless."""
     from storage.import_any import import_path
 
-    mapping = _mapping(column or [])
+    mapping = parse_columns(column or [])
     with opened(store, create=True) as opened_store, counting(quiet or is_json, "import") as on_rows:
         report = import_path(
             opened_store,
@@ -94,7 +96,12 @@ def import_(
         raise typer.Exit(1)
 
 
-def _mapping(columns: list[str]) -> dict[str, str]:
+def parse_columns(columns: list[str]) -> dict[str, str]:
+    """`image=img` -> {"image": "img"}.
+
+    Raises:
+        InvalidInputError: a text is not FIELD=COLUMN.
+    """
     from storage.errors import InvalidInputError
 
     mapping = {}

@@ -121,7 +121,7 @@ class JobQueue:
         Raises:
             NotFoundError: the project, snapshot or path is not there, or there is no score model yet.
         """
-        from dbos.error import DBOSWorkflowIDInUseError
+        from dbos import error as dbos_error
 
         request = prepare_request(self.store, request, self._score_snapshot(request))
         stem = f"{request.kind}-{request_hash(request)[:10]}"
@@ -146,7 +146,7 @@ class JobQueue:
                     },
                     request.model_dump(mode="json"),
                 )
-            except DBOSWorkflowIDInUseError:  # the same thing, submitted at the same moment
+            except dbos_error.DBOSWorkflowIDInUseError:  # the same thing, submitted at the same moment
                 return Submission(self.get_job(job_id), is_new=False)
         return Submission(self.get_job(job_id), is_new=True)
 
