@@ -31,6 +31,7 @@ ROUTES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (READ, "/label/{project}", "annotator"),
     (READ, "/img/{sha256}", "annotator"),
     (READ, "/thumb/{sha256}", "annotator"),
+    (READ, "/download/{run}", "researcher"),
     # labelling
     (READ, "/api/v1/me", "annotator"),
     (("PUT",), "/api/v1/me/keys", "annotator"),

@@ -18,6 +18,7 @@ from ui.api import build_api
 from ui.api_pictures import STATIC, build_pictures
 from ui.auth import build_auth
 from ui.context import Context
+from ui.downloads import build_downloads
 from ui.guard import Gate, error_response
 from ui.settings import UiSettings
 from ui.shell import Shell
@@ -56,6 +57,7 @@ def build_app(store_path: Path | str | Store, settings: UiSettings | None = None
     app.include_router(build_auth(context))
     app.include_router(build_api(context))
     app.include_router(build_pictures(context))
+    app.include_router(build_downloads(context))
     app.add_api_route("/health", _show_health, methods=["GET"])
     for folder in ("label", "shell"):
         app.mount(f"/static/{folder}", StaticFiles(directory=STATIC / folder))

@@ -18,6 +18,7 @@ class UiSettings(BaseModel):
     port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 = any free one.")
     allowed_hosts: tuple[str, ...] = Field((), description="Further host names under which browsers may ask.")
     is_https: bool = Field(False, description="Served behind a proxy that speaks HTTPS: cookies are for HTTPS only.")
+    import_folders: tuple[str, ...] = Field((), description="Folders of this computer that may be imported from.")
     session_days: float = Field(14.0, gt=0, le=90, description="Days until one must log in again.")
     has_demo: bool = Field(True, description="Fill a store without projects with a demo project.")
     max_payload_bytes: int = Field(16 * KIB, description="Longest request of the own routes.")
