@@ -20,7 +20,7 @@ class Batch:
     """What one transaction knows and has in hand.
 
     Rows are collected and written together by ``write``; whoever reads what the batch itself may have changed calls
-    ``write`` first. Until then an item is touched at most once, so that no collected row rests on a stale count.
+    ``write`` first. What was looked up ahead about an item serves once: the first judgment of it makes it stale.
     """
 
     connection: sqlite3.Connection
@@ -31,7 +31,7 @@ class Batch:
     # What is stored under a uuid already: the payload's hash, and the record if this batch made it.
     known: dict[str, tuple[str, JudgmentRecord | None]] = field(default_factory=dict)
     target_rows: dict[int, TargetRow] = field(default_factory=dict)
-    touched_items: set[int] = field(default_factory=set)
+    stale_items: set[int] = field(default_factory=set)
     judgments: list[Values] = field(default_factory=list)
     finished_leases: list[Values] = field(default_factory=list)
     item_counts: list[Values] = field(default_factory=list)
@@ -46,17 +46,19 @@ class Batch:
         for uuid, payload_sha256 in self.connection.execute(sql.JUDGMENT_PAYLOADS, (uuids,)):
             self.known.setdefault(uuid, (payload_sha256, None))
         leases = [judgment.assignment_id for judgment in judgments if judgment.assignment_id is not None]
+        self.write()
         self.target_rows = find_target_rows(self.connection, leases) if leases else {}
+        self.stale_items.clear()
 
     def target(self, judgment: JudgmentInput, user: User) -> Target:
         """What a judgment is about, as it stands after everything this batch has collected so far."""
         row = self.target_rows.pop(judgment.assignment_id, None) if judgment.assignment_id is not None else None
-        if row is not None and row[6] not in self.touched_items:
+        if row is not None and row[6] not in self.stale_items:
             target = target_from_row(row, judgment, user)
         else:
             self.write()
             target = find_target(self.connection, judgment, user)
-        self.touched_items.add(target.item_id)
+        self.stale_items.add(target.item_id)
         return target
 
     def add_judgment(self, values: Values) -> int:
@@ -81,4 +83,3 @@ class Batch:
             if rows:
                 self.connection.executemany(statement, rows)
                 rows.clear()
-        self.touched_items.clear()

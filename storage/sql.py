@@ -367,7 +367,8 @@ SELECT item_id, image_sha256 FROM item_image WHERE item_id IN ({_EXPORT_ITEM_IDS
 """
 EXPORT_PEOPLE = "SELECT id, is_simulated, is_imported FROM user"
 EXPORT_GUIDELINES = "SELECT id, version FROM guideline"
-EXPORT_JUDGMENTS = f"""{_JUDGMENT_COLUMNS} FROM snapshot_judgment s JOIN judgment j ON j.id = s.judgment_id
+# CROSS JOIN keeps SQLite walking along the index of uuids, in their order: sorting would hold every row in memory.
+EXPORT_JUDGMENTS = f"""{_JUDGMENT_COLUMNS} FROM judgment j CROSS JOIN snapshot_judgment s ON s.judgment_id = j.id
 {_JUDGMENT_JOINS} WHERE s.snapshot_id = ? ORDER BY j.uuid
 """
 EXPORT_GENERATION = """

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,8 +32,13 @@ from storage.snapshot import create_snapshot, list_snapshots
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process has needed."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    """The most memory this program has needed; not what a process had needed before it became this program."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        kib = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    else:
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kib / 1024, 1)
 
 
 def _claimed_store(folder: Path, n: int, name: str) -> tuple[Store, list[JudgmentInput]]:
@@ -195,42 +201,48 @@ def bench_labels(folder: Path) -> None:
         )
 
 
-def bench_export(folder: Path) -> None:
-    """Seconds and peak memory of an export: few large pictures, many small ones; each in a process of its own."""
-    for n_images, size_px in ((300, 512), (900, 512), (100_000, 8)):
-        command = [sys.executable, __file__, "--export-child", f"{n_images}:{size_px}", "--folder", str(folder)]
-        subprocess.run(command, check=True)
+EXPORTS = ((500, 512), (1500, 512), (4500, 512), (4500, 8), (100_000, 8))
 
 
-def export_child(folder: Path, n_images: int, size_px: int) -> None:
-    """Build a store and export it; the memory reported is that of the export alone."""
-    path = folder / f"export{n_images}"
-    if not path.exists():
-        with Store.open(path) as store:
-            store.create_project("bench", gold_fraction=0, repeat_fraction=0)
-            names = [f"person {number}" for number in range(5)]
-            for name in names:
-                store.add_annotator(name)
-            hashes = add_noise_images(store, n_images, size_px)
-            store.add_items("bench", [ItemInput((sha,), f"prompt {n // 10}") for n, sha in enumerate(hashes)])
-            add_judgments(store, "bench", names, n_images, 3)
-            create_snapshot(store, "bench")
-        subprocess.run(
-            [sys.executable, __file__, "--export-child", f"{n_images}:{size_px}", "--folder", str(folder)], check=True
-        )
-        return
-    with Store.open(path) as store:
+def bench_export(folder: Path, sizes: Sequence[tuple[int, int]] = EXPORTS) -> None:
+    """Seconds and peak memory of an export by number and size of pictures; each in a process of its own."""
+    for n_images, size_px in sizes:
+        for step in ("--export-fill", "--export-measure"):
+            command = [sys.executable, __file__, step, f"{n_images}:{size_px}", "--folder", str(folder)]
+            subprocess.run(command, check=True)
+        shutil.rmtree(folder / f"export{n_images}x{size_px}")
+
+
+def fill_export_store(folder: Path, n_images: int, size_px: int) -> None:
+    """A judged store of pictures, three judgments each, with one snapshot."""
+    with Store.open(folder / f"export{n_images}x{size_px}" / "store") as store:
+        store.create_project("bench", gold_fraction=0, repeat_fraction=0)
+        names = [f"person {number}" for number in range(5)]
+        for name in names:
+            store.add_annotator(name)
+        hashes = add_noise_images(store, n_images, size_px)
+        store.add_items("bench", [ItemInput((sha,), f"prompt {n // 10}") for n, sha in enumerate(hashes)])
+        add_judgments(store, "bench", names, n_images, 3)
+        create_snapshot(store, "bench")
+
+
+def measure_export(folder: Path, n_images: int, size_px: int) -> None:
+    """Export it; the memory told is that of the export alone."""
+    place = folder / f"export{n_images}x{size_px}"
+    with Store.open(place / "store") as store:
         snapshot_hash = list_snapshots(store)[0]["hash"]
-        start = time.perf_counter()
-        manifest = export_snapshot(store, snapshot_hash, folder / f"out{n_images}")
-        seconds = time.perf_counter() - start
+        start, cpu_start = time.perf_counter(), time.process_time()
+        manifest = export_snapshot(store, snapshot_hash, place / "out")
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     n_bytes = sum(shard["bytes"] for content in manifest["configs"].values() for shard in content["shards"])
     print_result(
         "export",
         n_images=n_images,
         size_px=size_px,
+        n_rows={config: content["rows"] for config, content in manifest["configs"].items()},
         exported_mib=round(n_bytes / 2**20),
         seconds=round(seconds, 1),
+        cpu_seconds=round(cpu_seconds, 1),
         peak_memory_mib=peak_memory_mib(),
     )
 
@@ -238,17 +250,31 @@ def export_child(folder: Path, n_images: int, size_px: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=["throughput", "queue", "labels", "export"])
-    parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--export-child", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=None, help="where the stores are made; default: the system's")
+    parser.add_argument("--sizes", default="", help="of the exports, such as 500:512,100000:8 (pictures:pixels)")
+    for step in ("--export-fill", "--export-measure"):
+        parser.add_argument(step, default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.export_child:
-        n_images, size_px = map(int, arguments.export_child.split(":"))
-        export_child(arguments.folder, n_images, size_px)
-        return
-    benchmarks = {"throughput": bench_throughput, "queue": bench_queue, "labels": bench_labels, "export": bench_export}
+    for step, words in ((fill_export_store, arguments.export_fill), (measure_export, arguments.export_measure)):
+        if words:
+            step(arguments.folder, *_size(words))
+            return
+    sizes = [_size(words) for words in arguments.sizes.split(",")] if arguments.sizes else EXPORTS
+    benchmarks: dict[str, Callable[[Path], None]] = {
+        "throughput": bench_throughput,
+        "queue": bench_queue,
+        "labels": bench_labels,
+        "export": partial(bench_export, sizes=sizes),
+    }
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for name in arguments.names:
             benchmarks[name](Path(folder))
+
+
+def _size(words: str) -> tuple[int, int]:
+    """(pictures, pixels) from "500:512"."""
+    n_images, size_px = map(int, words.split(":"))
+    return n_images, size_px
 
 
 if __name__ == "__main__":

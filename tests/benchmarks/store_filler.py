@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import uuid
+import zlib
 
 from storage import Store, sql
 from storage.image_codec import encode_image
@@ -45,21 +46,47 @@ def add_items_in_bulk(store: Store, project: str, images: list[str], seed: int =
         connection.execute("UPDATE project SET queue_tail = ? WHERE id = ?", (len(images), record.id))
 
 
-def add_noise_images(store: Store, n: int, size_px: int) -> list[str]:
-    """Pictures of noise with their files, written without waiting for the disk."""
+_N_NOISES = 16
+
+
+def _png_parts(size_px: int, seed: int) -> tuple[bytes, bytes]:
+    """A picture, the upper third noise and the rest grey, as the bytes before and after a place for a text chunk."""
     from PIL import Image
 
+    n_noise_rows = -(-size_px // 3)
+    noise = random.Random(seed).randbytes(3 * size_px * n_noise_rows)
+    picture = Image.frombytes(
+        "RGB", (size_px, size_px), noise + bytes([128]) * (3 * size_px * (size_px - n_noise_rows))
+    )
+    png = encode_image(picture).png
+    header_end = 8 + 25  # signature and IHDR chunk
+    return png[:header_end], png[header_end:]
+
+
+def _text_chunk(text: str) -> bytes:
+    body = b"tEXt" + b"Comment\x00" + text.encode("latin-1")
+    return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def add_noise_images(store: Store, n: int, size_px: int) -> list[str]:
+    """Pictures with their files, written without waiting for the disk.
+
+    A few pictures are encoded, and each file is one of them with its number in a text chunk: making a file costs
+    hardly more than hashing and writing it, and to the export it is a picture like any other.
+    """
+    parts = [_png_parts(size_px, seed) for seed in range(_N_NOISES)]
     hashes = []
     with store.transaction() as connection:
         for number in range(n):
-            noise = random.Random(number).randbytes(3 * size_px * size_px)
-            encoded = encode_image(Image.frombytes("RGB", (size_px, size_px), noise))
-            path = store.path / "objects" / encoded.sha256[:2] / f"{encoded.sha256}.png"
+            head, rest = parts[number % _N_NOISES]
+            png = head + _text_chunk(f"picture {number}") + rest
+            sha256 = hashlib.sha256(png).hexdigest()
+            path = store.path / "objects" / sha256[:2] / f"{sha256}.png"
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(encoded.png)
-            values = (encoded.sha256, encoded.pixel_sha256, size_px, size_px, len(encoded.png), 0)
-            connection.execute(sql.IMAGE_INSERT, values)
-            hashes.append(encoded.sha256)
+            path.write_bytes(png)
+            pixel_sha256 = hashlib.sha256(f"pixels {number}".encode()).hexdigest()
+            connection.execute(sql.IMAGE_INSERT, (sha256, pixel_sha256, size_px, size_px, len(png), 0))
+            hashes.append(sha256)
     return hashes
 
 

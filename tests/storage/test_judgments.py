@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from storage import JudgmentInput, Store
+from storage.doctor import examine_store
 from storage.errors import ConflictError, HFIError, InvalidInputError, LeaseError, NotFoundError
 from storage.judgment_rules import vote_posterior
 from tests.storage.builders import build_flag_store, build_pair_store, judge_all, new_uuid
@@ -44,6 +46,48 @@ def test_submit_again_is_harmless(store: Store) -> None:
     assert store.submit_judgments([sent]) == first[:1]
     assert len(store.list_judgments("weapons", is_current=False)) == 1
     assert store.get_item(first[0].item_id).n_judgments == 1
+
+
+def test_submit_of_many_leaves_what_one_by_one_leaves(tmp_path: Path) -> None:
+    """Several people's answers to the same items, undecided ones among them, in one batch and in batches of one."""
+    chooser = random.Random(0)
+    found = []
+    for batch_size in (1000, 1):
+        with build_flag_store(tmp_path / str(batch_size), 5) as store:
+            leases = [(name, lease) for name in ("ada", "bo", "cy") for lease in store.claim("weapons", name, 5)]
+            random.Random(1).shuffle(leases)
+            sent = [
+                JudgmentInput(
+                    new_uuid(random.Random(number)), name, chooser.choice(["yes", "no", "broken", "skip"]), lease.id
+                )
+                for number, (name, lease) in enumerate(leases)
+            ]
+            first = sent[0]
+            item_id = store.get_assignment(first.assignment_id or 0).item_id
+            sent.append(
+                JudgmentInput(
+                    new_uuid(random.Random(99)), first.annotator, "no", item_id=item_id, supersedes=first.uuid
+                )
+            )
+            records = [
+                record
+                for start in range(0, len(sent), batch_size)
+                for record in store.submit_judgments(sent[start : start + batch_size])
+            ]
+            assert records == [store.get_judgment(judgment.uuid) for judgment in sent]
+            assert examine_store(store.path) == []
+            found.append((records, store.list_items("weapons")))
+        chooser.seed(0)
+    assert found[0] == found[1]
+
+
+def test_submit_refuses_a_second_answer_in_the_same_batch(store: Store) -> None:
+    sent = flag(store)
+    with pytest.raises(ConflictError, match="answered already"):
+        store.submit_judgments([sent, JudgmentInput(new_uuid(), "ada", "no", sent.assignment_id)])
+    with pytest.raises(ConflictError, match=sent.uuid):
+        store.submit_judgments([sent, JudgmentInput(sent.uuid, "ada", "no", sent.assignment_id)])
+    assert store.list_judgments("weapons") == []
 
 
 def test_submit_refuses_a_uuid_used_for_something_else(store: Store) -> None:
