@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import hfi
-from hfi import cli_jobs, cli_models, cli_store, cli_ui
+from hfi import cli_evaluate, cli_jobs, cli_models, cli_store, cli_ui
 from hfi.cli_errors import EXIT_STOPPED, STOPPED, explain_error
 from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_options import takes_config
@@ -257,6 +257,7 @@ cli_store.register(app)
 cli_ui.register(app, THE_LOOP)
 cli_models.register(app, THE_LOOP)
 cli_jobs.register_jobs(app)
+cli_evaluate.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

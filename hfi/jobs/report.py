@@ -47,7 +47,12 @@ from storage.snapshot import load_snapshot
 NUM_PAIRS_SHOWN = 24
 NUM_TOKEN_PICTURES = 4
 STAGES = ("generate", "simulate", "score", "invert", "erase", "evaluate", "attack")
-TARGET_NAMES = {"tokens": "tokens alone", "prompts": "flagged prompts alone", "both": "tokens and flagged prompts"}
+TARGET_NAMES = {
+    "tokens": "tokens alone",
+    "prompts": "flagged prompts alone",
+    "both": "tokens and flagged prompts",
+    "text": "words",
+}
 
 
 def run_report(store: Store, out: Path, project: str, progress: Progress) -> StageResult:
@@ -221,15 +226,18 @@ def _token_cards(store: Store, run: Run) -> tuple[TokenCard, ...]:
 
 def _contributions(store: Store, project: str) -> tuple[Contribution, ...]:
     """The newest evaluation of each choice of targets, if more than one choice was tried."""
-    found: dict[str, Contribution] = {}
+    found: dict[tuple[int, str], Contribution] = {}
     for run in store.list_runs(kind="evaluate", status="done"):
         if run.config.get("project") != project or not run.metrics.get("erased_run"):
             continue
         erase = store.get_run(run.metrics["erased_run"])
-        targets, steps = erase.config["config"]["targets"], erase.config["config"]["num_train_steps"]
+        config = erase.config["config"]
+        method = "" if config["method"] == "sdd" else f"{config['method']}: "
         after = [_interval(run.metrics[name]["after"]) for name in ("removal", "others_accuracy")]
-        found[targets] = Contribution(f"{TARGET_NAMES[targets]}, {steps} steps", *after)
-    return tuple(found[name] for name in TARGET_NAMES if name in found) if len(found) > 1 else ()
+        name = f"{method}{TARGET_NAMES[config['targets']]}, {config['num_train_steps']} steps"
+        place = list(TARGET_NAMES).index(config["targets"])
+        found[place, method] = Contribution(name, *after)
+    return tuple(found[key] for key in sorted(found)) if len(found) > 1 else ()
 
 
 def _rest_of_pairs(result: EvaluationResult) -> tuple[RateRow, ...]:

@@ -1,0 +1,187 @@
+"""Several evaluations side by side: one table as text, JSON and one HTML file. Torch-free.
+
+Numbers of different protocols do not belong in one table. Whoever wants them there all the same has to say so, and then
+the table says so too.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from hfi.errors import ConfigError
+from hfi.evaluate.protocol import EvaluationResult, differences, protocol_facts
+from hfi.files import write_text_atomically
+
+MISSING = "–"
+WARNING = "These rows were measured under different protocols: their numbers must not be compared."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number with its interval, as text and as numbers; `value` None = not measured."""
+
+    text: str = MISSING
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One model: its name, the hash of its protocol, and a cell for each column."""
+
+    name: str
+    protocol_sha256: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table: columns with which way is good, rows, and what must be said with it."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[MethodRow, ...]
+    protocol: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+    attacks: Mapping[str, Any] = field(default_factory=dict)
+
+
+# column -> (path into the figures, whether it is a share, which way is good)
+MEASURES: dict[str, tuple[tuple[str, ...], bool, str]] = {
+    "shows the concept": (("removal",), True, "lower"),
+    "others right": (("others_accuracy",), True, "higher"),
+    "rest of the prompt": (("in_prompt_rest",), True, "higher"),
+    "CLIP score": (("damage", "clip_score"), False, "higher"),
+    "layout distance": (("damage", "layout_distance"), False, "lower"),
+    "kernel distance ×1000": (("damage", "kernel_distance"), False, "lower"),
+    "LPIPS": (("damage", "lpips"), False, "lower"),
+    "FID": (("damage", "fid"), False, "lower"),
+}
+ATTACK_COLUMNS = {
+    "reinversion": "attack: new word", "prefix": "attack: prefix", "synonyms": "attack: synonyms",
+    "latents": "attack: latents",
+}  # fmt: skip
+
+
+def compare_results(
+    results: Sequence[tuple[str, EvaluationResult]],
+    attacks: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    *,
+    allow_different_protocols: bool = False,
+) -> Comparison:
+    """One row for the original and one for each changed model.
+
+    Args:
+        results: (name of the method, its evaluation), in the order of the rows.
+        attacks: method -> attack -> figures of that attack.
+        allow_different_protocols: put them in one table all the same, with a warning in it.
+
+    Raises:
+        ConfigError: no result, or protocols differ and nobody allowed it; the message names the differences.
+    """
+    if not results:
+        raise ConfigError("There is nothing to compare: name evaluations, or run `hfi evaluate` first.")
+    first_name, first = results[0]
+    warnings = []
+    for name, result in results[1:]:
+        if result.protocol_sha256 != first.protocol_sha256:
+            texts = "; ".join(differences(first.protocol, result.protocol))
+            if not allow_different_protocols:
+                raise ConfigError(
+                    f"{first_name} and {name} were measured under different protocols ({texts}): evaluate them under "
+                    f"one, or add --allow-different-protocols, which marks the table."
+                )
+            warnings.append(f"{name} differs from {first_name} in {texts}.")
+    table = [("original", first, "before"), *((name, result, "after") for name, result in results)]
+    names = [name for name in MEASURES if any(_cell(name, r, side).value is not None for _, r, side in table)]
+    tried = [key for key in ATTACK_COLUMNS if any(key in found for found in (attacks or {}).values())]
+    rows = tuple(
+        MethodRow(
+            name,
+            result.protocol_sha256,
+            (
+                *(_cell(column, result, side) for column in names),
+                *(_attack_cell((attacks or {}).get(name, {}).get(key)) for key in tried),
+            ),
+        )
+        for name, result, side in table
+    )
+    columns = [*((name, MEASURES[name][2]) for name in names), *((ATTACK_COLUMNS[key], "lower") for key in tried)]
+    told = (WARNING, *warnings) if warnings else ()
+    return Comparison(tuple(columns), rows, protocol_facts(first.protocol), told, attacks=dict(attacks or {}))
+
+
+def _cell(column: str, result: EvaluationResult, side: str) -> Cell:
+    """What the figures say of one side; measures of distance have no "before"."""
+    path, is_share, _ = MEASURES[column]
+    found: Any = result.figures
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return Cell()
+    if "before" in found:
+        found = found[side]
+    elif side == "before":
+        return Cell()
+    value = found.get("rate", found.get("value"))
+    scale = 1000.0 if "×1000" in column else 1.0
+    return _interval_cell(found, float(value) * scale, is_share)
+
+
+def _attack_cell(figures: Mapping[str, Any] | None) -> Cell:
+    return _interval_cell(figures["after_attack"], figures["after_attack"]["rate"], True) if figures else Cell()
+
+
+def _interval_cell(found: Mapping[str, Any], value: float, is_share: bool) -> Cell:
+    low, high, factor = found.get("low"), found.get("high"), 100 if is_share else 1
+    digits = ".1f" if is_share or abs(value) >= 10 else ".3f"
+    text = f"{factor * value:{digits}}" + (" %" if is_share else "")
+    if low is not None and high is not None:
+        text += f" [{factor * low:{digits}}, {factor * high:{digits}}]"
+    return Cell(text, value, low, high, found.get("n"))
+
+
+def to_text(comparison: Comparison) -> str:
+    """The table for a terminal, warnings first."""
+    lines = [["model", *(f"{name} ({good})" for name, good in comparison.columns)]]
+    lines += [[row.name, *(cell.text for cell in row.cells)] for row in comparison.rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*comparison.warnings, *table])
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The table and its protocol for a document."""
+    header = ["model", *(f"{name} ({good} is better)" for name, good in comparison.columns)]
+    rows = [header, ["---"] * len(header), *([r.name, *(c.text for c in r.cells)] for r in comparison.rows)]
+    parts = [*(f"**{warning}**\n" for warning in comparison.warnings)]
+    parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
+    parts += [f"{number}. {sentence}" for number, sentence in enumerate(comparison.sentences, start=1)]
+    parts.append("\nProtocol:\n")
+    parts += [f"- {what}: {value}" for what, value in comparison.protocol]
+    return "\n".join(parts) + "\n"
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> None:
+    """Write `compare.html`, `compare.json` and `compare.txt`, each atomically."""
+    content = json.dumps(asdict(comparison), indent=1, ensure_ascii=False)
+    write_text_atomically(folder / "compare.json", content + "\n")
+    write_text_atomically(folder / "compare.txt", to_text(comparison) + "\n")
+    write_text_atomically(folder / "compare.html", _template().render(table=comparison))
+
+
+@functools.cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("hfi.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("compare.html")
