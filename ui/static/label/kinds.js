@@ -131,8 +131,8 @@ export function buttonsOf(kind, { n, categories }) {
   const other = [
     { action: "unsure", label: "Unsure" },
     { action: "skip", label: "Skip" },
-    { action: "broken", label: "Broken picture" },
-    { action: "hide_kind", label: "Not this kind" },
+    { action: "broken", label: "Broken picture", narrowLabel: "Broken" },
+    { action: "hide_kind", label: "Not this kind", narrowLabel: "Not this" },
     { action: "undo", label: "Undo" },
   ];
   if (kind === "flag") {
@@ -142,7 +142,7 @@ export function buttonsOf(kind, { n, categories }) {
     return { main: [1, 2, 3, 4, 5].map((digit) => ({ digit, label: String(digit) })), extras: [], other };
   }
   if (kind === "pair") {
-    const main = [{ action: "left", label: "Left", narrowLabel: "Upper" }, { action: "right", label: "Right", narrowLabel: "Lower" }];
+    const main = [{ action: "left", label: "Left", stackedLabel: "Upper" }, { action: "right", label: "Right", stackedLabel: "Lower" }];
     const extras = [{ action: "both_fine", label: "Both fine" }, { action: "tie", label: "Equal" }, { action: "both_bad", label: "Both bad" }];
     return { main, extras, other };
   }

@@ -114,12 +114,14 @@ export class View {
     this.setAnswersEnabled(wereEnabled);
   }
 
-  #answerButton({ action, digit, label, narrowLabel }, look, nameOf, press) {
+  #answerButton({ action, digit, label, narrowLabel, stackedLabel }, look, nameOf, press) {
     const name = digit === undefined ? action : `digit-${digit}`;
     const key = digit === undefined ? nameOf(action) : String(digit);
-    const words = narrowLabel
-      ? [make("span", { class: "wide-label" }, label), make("span", { class: "narrow-label" }, narrowLabel)]
-      : [make("span", {}, label)];
+    const words = stackedLabel
+      ? [make("span", { class: "unless-stacked" }, label), make("span", { class: "if-stacked" }, stackedLabel)]
+      : narrowLabel
+        ? [make("span", { class: "unless-narrow" }, label), make("span", { class: "if-narrow" }, narrowLabel)]
+        : [make("span", {}, label)];
     // Where the label is the key itself, one of them is enough.
     const hint = label === key ? null : make("kbd", { "aria-hidden": "true" }, key);
     const button = make("button", { class: look, type: "button", "data-answer": name, "aria-keyshortcuts": key }, ...words, hint);
