@@ -26,6 +26,10 @@ def ui(
         list[str] | None, typer.Option(metavar="NAME", help="Host name under which browsers may ask; repeatable.")
     ] = None,
     is_https: Annotated[bool, typer.Option("--https", help="Behind a proxy that speaks HTTPS: safer cookies.")] = False,
+    import_folder: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Folder of this computer that may be imported from; repeatable."),
+    ] = None,
     has_demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Fill an empty store with a demo.")] = True,
 ) -> None:
     """Judge pictures in the browser, set up projects and watch their quality."""
@@ -33,6 +37,11 @@ def ui(
     from ui.settings import UiSettings
 
     settings = UiSettings(
-        host=host, port=port, allowed_hosts=tuple(allow_host or ()), is_https=is_https, has_demo=has_demo
+        host=host,
+        port=port,
+        allowed_hosts=tuple(allow_host or ()),
+        is_https=is_https,
+        has_demo=has_demo,
+        import_folders=tuple(str(folder.absolute()) for folder in import_folder or ()),
     )
     serve(store, settings, typer.echo)
