@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hfi.pipelines import add_noise, predict_noise, sample_latents
+from hfi.config import EraseConfig
+from hfi.erase.concept import Side
+from hfi.pipelines import Pipeline, add_noise, encode_null_prompt, predict_noise, sample_latents
 
 CHUNK_SIZE = 64  # points predicted together
+NULL_SHARE = 0.125  # part of the retain points whose prompt is the empty one, so that guidance keeps its footing
 ROLLOUT_STEPS = 25  # sampler steps of a trajectory; SDD's code uses 50
 POINTS_PER_TRAJECTORY = 8  # points kept of each trajectory
 
@@ -46,7 +49,7 @@ def draw_positions(count: int, how: str, generator: torch.Generator) -> Float[Te
 
 
 def noised_points(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     latents: Float[Tensor, "pictures channels height width"],
     prompt_ids: Int[Tensor, " pictures"],
     count: int,
@@ -65,7 +68,7 @@ def noised_points(
 
 @torch.no_grad()
 def rollout_points(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     unet: UNet2DConditionModel,
     prompt_embeds: Float[Tensor, "prompts tokens dim"],
     null_embeds: Float[Tensor, "1 tokens dim"],
@@ -110,7 +113,7 @@ def rollout_points(
 
 @torch.no_grad()
 def predict_in_chunks(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     points: Points,
     embeds: Float[Tensor, "prompts tokens dim"],
     prompt_ids: Int[Tensor, " points"],
@@ -127,3 +130,98 @@ def bank_rows(num_points: int, batch_size: int, num_steps: int, generator: torch
     needed = num_steps * batch_size
     orders = [torch.randperm(num_points, generator=generator) for _ in range(-(-needed // num_points))]
     return torch.cat(orders)[:needed].split(batch_size)
+
+
+# ---------------------------------------- a bank: points of both terms with what the student is to predict there
+
+
+def steps_in_bank(config: EraseConfig) -> int:
+    """Optimizer steps that one bank serves."""
+    return config.bank_batches * config.bank_passes
+
+
+def bank_generator(seed: int, step: int) -> torch.Generator:
+    """Randomness of the bank made at a step: its own, so that it does not depend on where a run was interrupted."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step + 7) % 2**63)
+
+
+def draw_points(
+    pipeline: Pipeline,
+    sampler: UNet2DConditionModel,
+    side: Side,
+    config: EraseConfig,
+    generator: torch.Generator,
+    *,
+    is_noised: bool,
+) -> Points:
+    """A bank's points of one side: its pictures noised, or trajectories that `sampler` samples for its prompts.
+
+    The points' `prompt_ids` are rows of `side.embeds`.
+    """
+    count = config.bank_batches * config.batch_size
+    if is_noised and side.latents is not None:
+        every_picture = torch.arange(len(side.latents), device=side.latents.device)
+        points = noised_points(pipeline, side.latents, every_picture, count, config.timesteps, generator)
+    else:
+        points = rollout_points(
+            pipeline,
+            sampler,
+            side.sampling_embeds,
+            encode_null_prompt(pipeline),
+            count,
+            config.timesteps,
+            config.sampling_guidance_scale,
+            generator,
+        )
+    return Points(points.latents, points.timesteps, side.trained_ids(points.prompt_ids, generator))
+
+
+def retain_tensors(
+    pipeline: Pipeline, retain: Side, config: EraseConfig, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Points of the retain term with what the frozen original predicts there; none if it has no weight."""
+    if config.retain_weight == 0:
+        return {}
+    points = draw_points(pipeline, pipeline.unet, retain, config, generator, is_noised=True)
+    is_null = torch.rand(len(points), generator=generator).to(points.prompt_ids.device) < NULL_SHARE
+    prompt_ids = points.prompt_ids.masked_fill(is_null, len(retain.embeds) - 1)
+    points = Points(points.latents, points.timesteps, prompt_ids)
+    return bank_tensors("retain", points, targets=predict_in_chunks(pipeline, points, retain.embeds, prompt_ids))
+
+
+def bank_tensors(name: str, points: Points, **predictions: Tensor) -> dict[str, Tensor]:
+    """The points of a term, and predictions at them, as plain tensors by name, ready for a checkpoint."""
+    named = {"latents": points.latents, "timesteps": points.timesteps, "prompts": points.prompt_ids, **predictions}
+    return {f"{name}_{what}": tensor for what, tensor in named.items()}
+
+
+def shuffled_rows(config: EraseConfig, generator: torch.Generator) -> dict[str, Tensor]:
+    """For each term the rows of each batch that the bank serves."""
+    count = config.bank_batches * config.batch_size
+    return {
+        f"{name}_rows": torch.stack(list(bank_rows(count, config.batch_size, steps_in_bank(config), generator)))
+        for name in ("erase", "retain")
+    }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's points of one term, with the prompts that the student is trained under, and stored predictions."""
+
+    latents: Float[Tensor, "batch channels height width"]
+    timesteps: Int[Tensor, " batch"]
+    prompt_ids: Int[Tensor, " batch"]
+    embeds: Float[Tensor, "batch rows dim"]
+    predictions: dict[str, Tensor]
+
+
+def take_batch(bank: dict[str, Tensor], name: str, side: Side, position: int) -> Batch:
+    """The batch at a position among those that the bank serves."""
+    rows = bank[f"{name}_rows"][position]
+    taken = {
+        key.removeprefix(f"{name}_"): tensor[rows.to(tensor.device)]
+        for key, tensor in bank.items()
+        if key.startswith(f"{name}_") and key != f"{name}_rows"
+    }
+    ids = taken.pop("prompts")
+    return Batch(taken.pop("latents"), taken.pop("timesteps"), ids, side.embeds[ids], taken)

@@ -10,7 +10,7 @@ from hfi.inversion.tokens import (
     load_concept_tokens,
     save_concept_tokens,
 )
-from hfi.inversion.train import invert, reward_weights
+from hfi.inversion.train import invert, invert_latents, reward_weights
 
 __all__ = [
     "ConceptToken",
@@ -23,6 +23,7 @@ __all__ = [
     "encode_prompts_with_tokens",
     "invert",
     "invert_concept",
+    "invert_latents",
     "load_concept_tokens",
     "preview_tokens",
     "reward_weights",

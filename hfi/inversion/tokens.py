@@ -7,8 +7,10 @@ Source: textual inversion, arXiv 2208.01618.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,9 @@ from hfi.errors import InvalidInputError, UnknownTokenError
 from hfi.pipelines import NO_ROW, Pipeline, embedding_width, encode_token_ids, spliced_rows, text_encoders, tokenizers
 
 WEIGHTS_NAME = "learned_embeds.safetensors"
+WEBUI_FOLDER = "webui"  # A1111 and ComfyUI name a token after its file
+WEBUI_KEY = "emb_params"  # A1111's key of the rows of a single text encoder
+WEBUI_KEYS_XL = ("clip_l", "clip_g")
 CARD_NAME = "card.json"
 STAND_IN_ID = 0  # stands where a learned row will be; any id that neither ends nor pads a prompt
 
@@ -45,13 +50,31 @@ class ConceptToken:
     card: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `learned_embeds.safetensors`, which `pipe.load_textual_inversion` reads, and `card.json`."""
+        """Write `learned_embeds.safetensors`, which `pipe.load_textual_inversion` reads, and `card.json`.
+
+        Beside them, `webui/<name>.safetensors` is the same token in the layout of A1111 and ComfyUI.
+        """
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        (path / WEBUI_FOLDER).mkdir(parents=True, exist_ok=True)
         save_file({self.placeholder: self.learned_embeds.detach().cpu().float().contiguous()}, path / WEIGHTS_NAME)
+        save_file(webui_tensors(self), path / WEBUI_FOLDER / f"{folder_name(self.placeholder)}.safetensors")
         card = self.card | {"placeholder": self.placeholder, "initializer": self.initializer}
         (path / CARD_NAME).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return path / WEIGHTS_NAME
+
+
+def webui_tensors(token: ConceptToken) -> dict[str, Tensor]:
+    """The rows under the keys that A1111 and ComfyUI read: one tensor for each text encoder."""
+    rows = token.learned_embeds.detach().cpu().float().contiguous()
+    widths = token.card.get("encoder_widths", [rows.shape[1]])
+    if len(widths) == 1:
+        return {WEBUI_KEY: rows}
+    return {key: part.contiguous() for key, part in zip(WEBUI_KEYS_XL, rows.split(widths, dim=1), strict=True)}
+
+
+def folder_name(placeholder: str) -> str:
+    """`<concept-1>` -> `concept-1`."""
+    return re.sub(r"[^\w-]+", "", placeholder)
 
 
 def placeholder_names(placeholder: str, count: int) -> list[str]:
@@ -64,11 +87,13 @@ def placeholder_names(placeholder: str, count: int) -> list[str]:
 
 def save_concept_tokens(folder: str | Path, tokens: Sequence[ConceptToken]) -> list[Path]:
     """Write each token into its own folder `<folder>/<name>/`, since diffusers reads one token a file."""
-    return [token.save(Path(folder) / re.sub(r"[^\w-]+", "", token.placeholder)) for token in tokens]
+    return [token.save(Path(folder) / folder_name(token.placeholder)) for token in tokens]
 
 
 def load_concept_tokens(path: str | Path) -> list[ConceptToken]:
     """Load tokens from a file, from a folder that holds one, or from a folder of such folders (in name order).
+
+    A file may also have the layout of A1111 and ComfyUI; its token is then called `<name of the file>`.
 
     Raises:
         UnknownTokenError: There is none, or one is unreadable, not two-dimensional or not finite.
@@ -87,8 +112,10 @@ def _natural_order(path: Path) -> list[int | str]:
 def _load_concept_token(file: Path) -> ConceptToken:
     try:
         with safe_open(str(file), framework="pt") as tensors:
-            (placeholder,) = tensors.keys()
-            rows = tensors.get_tensor(placeholder).float()
+            keys = list(tensors.keys())
+            is_xl = set(keys) == set(WEBUI_KEYS_XL)
+            (placeholder,) = [f"<{file.stem}>"] if is_xl or keys == [WEBUI_KEY] else keys
+            rows = torch.cat([tensors.get_tensor(key).float() for key in (WEBUI_KEYS_XL if is_xl else keys)], dim=-1)
         card_file = file.with_name(CARD_NAME)
         card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
     except Exception as error:  # safetensors, JSON and the file system share no base class
@@ -100,13 +127,34 @@ def _load_concept_token(file: Path) -> ConceptToken:
 
 
 def check_token_fits(pipeline: Pipeline, token: ConceptToken) -> None:
-    """Raise UnknownTokenError if the token was learned for a text encoder of another width."""
+    """Raise UnknownTokenError if the token was learned on a model with other words, or of another width."""
     dim = embedding_width(pipeline)
     if token.learned_embeds.shape[1] != dim:
         raise UnknownTokenError(
             f"{token.placeholder} has rows of {token.learned_embeds.shape[1]} numbers, but this model's text encoder "
             f"reads {dim}: use the model that the token was learned on."
         )
+    learned_on = token.card.get("vocabulary_sha256")
+    if learned_on is not None and learned_on != vocabulary_sha256(pipeline):
+        raise UnknownTokenError(
+            f"{token.placeholder} was learned on another model, whose words have other embeddings: use that model, or "
+            f"run `hfi invert` on this one."
+        )
+
+
+_vocabulary_sha256: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def vocabulary_sha256(pipeline: Pipeline) -> str:
+    """Hash of the embeddings of the model's own words, which no eraser changes; hashed once for each text encoder."""
+    cached = _vocabulary_sha256.get(pipeline.text_encoder)
+    if cached is None:
+        digest = hashlib.sha256()
+        for tokenizer, encoder in zip(tokenizers(pipeline), text_encoders(pipeline), strict=True):
+            words = encoder.get_input_embeddings().weight.detach()[: tokenizer.vocab_size]
+            digest.update(words.cpu().float().contiguous().numpy().tobytes())
+        cached = _vocabulary_sha256[pipeline.text_encoder] = digest.hexdigest()
+    return cached
 
 
 def add_tokens_(pipeline: Pipeline, tokens: Sequence[ConceptToken]) -> None:

@@ -10,32 +10,52 @@
     v* = argmin_v E_x [ r(x) || eps - eps_theta*(z_t, t, c(v)) ||^2 ]    (HFI, arXiv 2407.21032; -log p by its bound)
 
 All clusters are trained in one batch: a step costs one UNet forward and backward whatever their number.
-Sources: textual inversion arXiv 2208.01618; CrossInit arXiv 2312.15905 (start = the encoder's output vector);
-DVAR arXiv 2302.04841 (stop when the loss on one fixed batch has settled).
+Sources: textual inversion arXiv 2208.01618; CrossInit arXiv 2312.15905 (start = the encoder's output vector); DTI arXiv
+2512.13672 (search on the sphere, see `hfi.inversion.sphere`); DVAR arXiv 2302.04841 (stop when the loss on one fixed
+batch has settled).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from hfi.config import InvertConfig
 from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError
-from hfi.inversion.tokens import ConceptToken, SplicedPrompts, encode_spliced, placeholder_names, tokenize_spliced
-from hfi.pipelines import Pipeline, add_noise, embedding_table, encode_images, encode_prompts, predict_noise
+from hfi.inversion.sphere import SphereSearch
+from hfi.inversion.tokens import (
+    ConceptToken,
+    SplicedPrompts,
+    encode_spliced,
+    placeholder_names,
+    tokenize_spliced,
+    vocabulary_sha256,
+)
+from hfi.pipelines import (
+    Pipeline,
+    add_noise,
+    embedding_table,
+    encode_images,
+    encode_prompts,
+    predict_noise,
+    text_encoders,
+)
 
 TEMPLATES = ("a {}", "{}", "a picture of a {}", "a photo of a {}")
 DVAR_EVERY_N_STEPS = 5  # one more forward of a batch each; ours, the paper evaluates every step
 DVAR_WINDOW = 6  # evaluations in "the last W"; ours, scaled from the paper's 310 steps
 DVAR_THRESHOLD = 0.15  # var(last W) / var(all), as in the paper
 LOG_EVERY_N_STEPS = 10
+FIXED_BATCH = -1  # "step" of the batch that DVAR evaluates
 
 # Called after a step with (num_steps_done, num_train_steps).
 OnStep = Callable[[int, int], None]
@@ -96,7 +116,8 @@ def invert(
         weights: Positive weight of each picture, such as its concept score.
         config: Steps, batch, learning rate, weighting, start and stopping; `num_concepts` and `top_k` are the caller's.
         clusters: Cluster of each picture, 0..n-1; None = one cluster.
-        initializers: A word for each cluster (empty = the mean of the vocabulary); None = `config.initializer` for all.
+        initializers: A word (or several, by commas) for each cluster, empty = the mean of the vocabulary; None =
+            `config.initializer` for all.
         on_step: Called after each step with (num_steps_done, num_train_steps).
 
     Raises:
@@ -105,36 +126,52 @@ def invert(
         UnknownTokenError: An initializer has no token, or the placeholder is already a word of the model.
         TrainingDivergedError: The loss is not finite.
     """
+    _checked_inputs(pipeline, len(images), weights, clusters, config)  # before the costly part
+    latents = encode_images(pipeline, images)
+    return invert_latents(pipeline, latents, weights, config, clusters, initializers, on_step)
+
+
+def invert_latents(
+    pipeline: Pipeline,
+    latents: Float[Tensor, "images channels height width"],
+    weights: Sequence[float],
+    config: InvertConfig,
+    clusters: Sequence[int] | None = None,
+    initializers: Sequence[str] | None = None,
+    on_step: OnStep | None = None,
+    *,
+    unet: UNet2DConditionModel | None = None,
+) -> list[ConceptToken]:
+    """`invert` for pictures that are encoded already, and for another UNet than the pipeline's own.
+
+    Args:
+        latents: Of the flagged pictures.
+        unet: Frozen; such as an erased one, to see what still evokes the concept.
+    """
     started = time.monotonic()
-    cluster_ids, all_weights = _checked_inputs(pipeline, images, weights, clusters, config)
+    cluster_ids, all_weights = _checked_inputs(pipeline, len(latents), weights, clusters, config)
+    if not latents.isfinite().all():
+        raise InvalidInputError("A picture has values that are not numbers: leave it out or replace it.")
     num_clusters = int(cluster_ids.max()) + 1
     words = list(initializers) if initializers is not None else [config.initializer] * num_clusters
     if len(words) != num_clusters:
         raise InvalidInputError(f"There are {len(words)} initializers for {num_clusters} clusters: give one for each.")
-    device = pipeline.unet.device
-    latents = encode_images(pipeline, images)
     names = placeholder_names(config.placeholder, num_clusters)
-    rows = torch.cat([initial_rows(pipeline, word, config) for word in words]).to(device).requires_grad_()
+    start = torch.cat([initial_rows(pipeline, word, config) for word in words]).to(latents.device)
+    search = _start_search(pipeline, start, config)
     prompts = _template_prompts(pipeline, names, config.num_vectors)
-    optimizer = torch.optim.AdamW([rows], lr=config.learning_rate, weight_decay=0.0, fused=True)
 
-    def batch_at(step: int) -> _Batch:
-        return _draw_batch(
-            latents, all_weights, cluster_ids, config, torch.Generator().manual_seed(_step_seed(config.seed, step))
-        )
+    def losses_of(step: int) -> Float[Tensor, " clusters"]:
+        generator = torch.Generator().manual_seed(_step_seed(config.seed, step))
+        batch = _draw_batch(latents, all_weights, cluster_ids, config, generator)
+        return _cluster_losses(pipeline, search.rows, prompts, batch, num_clusters, unet)
 
-    fixed_batch, fixed_losses = batch_at(-1), []
+    fixed_losses: list[float] = []
     losses: list[Tensor] = []
     for step in range(config.num_train_steps):
-        per_cluster = _cluster_losses(pipeline, rows, prompts, batch_at(step), num_clusters)
+        per_cluster = losses_of(step)
         # a sum over clusters: their rows do not share gradients, so each trains as if alone
-        loss = per_cluster.sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.found_inf = (
-            ~loss.detach().isfinite()
-        ).float()  # the fused kernel then skips its step, without a sync
-        optimizer.step()
+        search.step_(per_cluster.sum())
         losses.append(per_cluster.detach())
         if (step + 1) % LOG_EVERY_N_STEPS == 0 or step + 1 == config.num_train_steps:
             _check_finite(losses, step, config)
@@ -142,32 +179,70 @@ def invert(
             on_step(step + 1, config.num_train_steps)
         if config.stopping == "dvar" and (step + 1) % DVAR_EVERY_N_STEPS == 0:
             with torch.no_grad():
-                fixed_losses.append(_cluster_losses(pipeline, rows, prompts, fixed_batch, num_clusters).mean().item())
+                fixed_losses.append(losses_of(FIXED_BATCH).mean().item())
             if has_settled(fixed_losses):
                 break
-    return _make_tokens(names, words, rows, losses, cluster_ids, config, time.monotonic() - started)
+    tokens = _make_tokens(names, words, search.rows, losses, cluster_ids, config, time.monotonic() - started)
+    learned_on = {
+        "vocabulary_sha256": vocabulary_sha256(pipeline),
+        "encoder_widths": [encoder.get_input_embeddings().weight.shape[1] for encoder in text_encoders(pipeline)],
+    }
+    return [dataclasses.replace(token, card=token.card | learned_on) for token in tokens]
 
 
-def initial_rows(pipeline: Pipeline, word: str, config: InvertConfig) -> Float[Tensor, "vectors dim"]:
-    """Starting rows of a token: the word's own embedding, or the text encoder's output for it (CrossInit).
+class FreeSearch:
+    """AdamW on the rows as they are: textual inversion."""
 
-    A word of several tokens starts from their mean. Several vectors start from the same row, told apart by a hundredth
-    of the vocabulary's spread.
+    def __init__(self, start: Float[Tensor, "rows dim"], config: InvertConfig) -> None:
+        self.rows = start.clone().requires_grad_()
+        self._optimizer = torch.optim.AdamW([self.rows], lr=config.learning_rate, weight_decay=0.0, fused=True)
+
+    def step_(self, loss: Float[Tensor, ""]) -> None:
+        """One step down the loss; one that is not finite changes nothing, without a host sync."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.found_inf = (~loss.detach().isfinite()).float()  # the fused kernel then skips its step
+        self._optimizer.step()
+
+
+def _start_search(
+    pipeline: Pipeline, start: Float[Tensor, "rows dim"], config: InvertConfig
+) -> FreeSearch | SphereSearch:
+    if config.search == "free":
+        return FreeSearch(start, config)
+    return SphereSearch(
+        start, embedding_table(pipeline).norm(dim=1).mean(), config.sphere_learning_rate, config.sphere_pull
+    )
+
+
+def initial_rows(pipeline: Pipeline, words: str, config: InvertConfig) -> Float[Tensor, "vectors dim"]:
+    """Starting rows of a token: the words' own embeddings, or the text encoder's output for them (CrossInit).
+
+    Several words are separated by commas: one vector starts from their mean, several vectors take them in turn. A word
+    of several tokens counts as their mean. Several vectors are told apart by a hundredth of the vocabulary's spread.
+
+    Raises:
+        UnknownTokenError: A word has no token.
     """
     table = embedding_table(pipeline)
-    start = table.mean(dim=0)
-    if word:
-        ids = pipeline.tokenizer(word, add_special_tokens=False).input_ids
-        if not ids or pipeline.tokenizer.unk_token_id in ids:
-            raise UnknownTokenError(
-                f"The initializer {word!r} is no word of this model: choose another or leave it empty."
-            )
-        start = table[ids].mean(dim=0)
-        if config.start == "encoder_output":
-            start = encode_prompts(pipeline, [word])[0, 1 : 1 + len(ids)].mean(dim=0)
+    parts = [part.strip() for part in words.split(",")] if words.strip() else []
+    starts = [_word_row(pipeline, table, word, config) for word in parts] or [table.mean(dim=0).float()]
+    if config.num_vectors == 1:
+        return torch.stack(starts).mean(dim=0, keepdim=True)
+    rows = torch.stack([starts[i % len(starts)] for i in range(config.num_vectors)])
     generator = torch.Generator().manual_seed(config.seed)
-    jitter = torch.randn((config.num_vectors, table.shape[1]), generator=generator).to(table.device)
-    return start.float() + (jitter * 0.01 * table.std() if config.num_vectors > 1 else 0 * jitter)
+    return rows + 0.01 * table.std() * torch.randn(rows.shape, generator=generator).to(rows.device)
+
+
+def _word_row(
+    pipeline: Pipeline, table: Float[Tensor, "vocabulary dim"], word: str, config: InvertConfig
+) -> Float[Tensor, " dim"]:
+    ids = pipeline.tokenizer(word, add_special_tokens=False).input_ids
+    if not ids or pipeline.tokenizer.unk_token_id in ids:
+        raise UnknownTokenError(f"The initializer {word!r} is no word of this model: choose another or leave it empty.")
+    if config.start == "encoder_output":
+        return encode_prompts(pipeline, [word])[0, 1 : 1 + len(ids)].mean(dim=0).float()
+    return table[ids].mean(dim=0).float()
 
 
 # ---------------------------------------- one step
@@ -225,11 +300,12 @@ def _cluster_losses(
     prompts: SplicedPrompts,
     batch: _Batch,
     num_clusters: int,
+    unet: UNet2DConditionModel | None = None,
 ) -> Float[Tensor, " clusters"]:
     """Mean weighted denoising error of each cluster."""
     prompt_embeds = encode_spliced(pipeline, prompts, rows)[batch.prompt_ids]
     noisy = add_noise(pipeline, batch.latents, batch.noise, batch.timesteps)
-    noise_pred = predict_noise(pipeline, noisy, batch.timesteps, prompt_embeds)
+    noise_pred = predict_noise(pipeline, noisy, batch.timesteps, prompt_embeds, unet=unet)
     per_image = (noise_pred - batch.noise).square().mean(dim=(1, 2, 3))
     return (per_image * batch.factors).view(num_clusters, -1).mean(dim=1)
 
@@ -239,18 +315,18 @@ def _cluster_losses(
 
 def _checked_inputs(
     pipeline: Pipeline,
-    images: Sequence[Image.Image],
+    num_images: int,
     weights: Sequence[float],
     clusters: Sequence[int] | None,
     config: InvertConfig,
 ) -> tuple[Int[Tensor, " images"], Float[Tensor, " images"]]:
-    if not images:
+    if not num_images:
         raise NoFlaggedImagesError("No flagged picture was given: a concept token needs at least one.")
-    cluster_ids = torch.tensor(list(clusters) if clusters is not None else [0] * len(images))
+    cluster_ids = torch.tensor(list(clusters) if clusters is not None else [0] * num_images)
     all_weights = torch.tensor(list(weights), dtype=torch.float32)
-    if not len(images) == len(all_weights) == len(cluster_ids):
+    if not num_images == len(all_weights) == len(cluster_ids):
         raise InvalidInputError(
-            f"There are {len(images)} pictures, {len(all_weights)} weights, {len(cluster_ids)} clusters: give one each."
+            f"There are {num_images} pictures, {len(all_weights)} weights, {len(cluster_ids)} clusters: give one each."
         )
     if not (all_weights.isfinite().all() and bool((all_weights > 0).all())):
         raise InvalidInputError("A weight is not a positive number: map scores with `reward_weights` first.")
@@ -288,6 +364,7 @@ def _make_tokens(
             "num_vectors": config.num_vectors,
             "num_images": int((cluster_ids == index).sum()),
             "num_steps_done": len(losses),
+            "first_loss": float(losses[0][index]) if losses else None,
             "final_loss": sum(recent) / len(recent) if recent else None,
             "seconds": round(seconds, 2),
             "seed": config.seed,

@@ -1,24 +1,26 @@
-"""Concept tokens and flagged prompts -> a changed model."""
+"""Concept tokens, flagged prompts or words -> a changed model."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfi.config import EraseConfig
 from hfi.errors import WeakTokenError
-from hfi.jobs.invert import TOKENS_ARTIFACT, load_tokens, top_flagged
+from hfi.jobs.invert import MIN_WEIGHT, TOKENS_ARTIFACT, load_tokens, score_run_of, top_flagged
 from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
-from hfi.jobs.score import load_scored_snapshot, require_score_run
+from hfi.jobs.score import load_scored_snapshot
 from hfi.model_folder import model_sha256
 from hfi.progress import Progress
 from storage import Store
 from storage.records import Run, Snapshot, SnapshotImage
 
 if TYPE_CHECKING:
+    from hfi.erase import Concept
     from hfi.inversion import ConceptToken
 
 MODEL_ARTIFACT = "model"
@@ -27,46 +29,82 @@ MIN_TOKEN_SCORE = 0.3
 MAX_RETAINED = 512
 
 
-def run_erase(store: Store, config: EraseConfig, project: str, progress: Progress) -> StageResult:
-    """Train a copy of the model until it no longer draws what the targets ask for, and save it as a folder.
+@dataclass(frozen=True)
+class _Inputs:
+    """What an erasure rests on: runs, tokens, and the model's folder."""
+
+    score_run: Run
+    token_run: Run | None
+    tokens: list[ConceptToken]
+    num_weak: int
+    folder: Path
+
+
+def run_erase(
+    store: Store, config: EraseConfig, project: str, progress: Progress, *, snapshot_hash: str = ""
+) -> StageResult:
+    """Change a copy of the model until it no longer draws what the targets ask for, and save it as a folder.
 
     Args:
         store: where tokens, flagged pictures and the changed model are.
         config: targets, method, steps.
-        project: a project with a score model, and with tokens unless only prompts are targets.
+        project: a project with a score model, and with tokens if they are targets.
         progress: told about every step.
+        snapshot_hash: the snapshot whose score model and tokens are meant; empty: the newest ones.
 
     Raises:
         NotFoundError: the score model or the tokens are missing.
         WeakTokenError: no token reproduces the concept, and nothing else is a target.
     """
-    score_run = require_score_run(store, project)
-    token_run, tokens = (None, []) if config.targets == "prompts" else _strong_tokens(store, project, config)
-    folder = local_model_folder(config.model)
-    inputs = {
-        "score_run": score_run.id,
-        "token_run": token_run.id if token_run else "",
-        "model_sha256": model_sha256(folder),
-    }
-    settings = run_settings(config, project, **inputs)
+    inputs = _find_inputs(store, config, project, snapshot_hash)
+    settings = run_settings(
+        config,
+        project,
+        score_run=inputs.score_run.id,
+        token_run=inputs.token_run.id if inputs.token_run else "",
+        model_sha256=model_sha256(inputs.folder),
+    )
     done = find_finished(store, "erase", settings)
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))
-    snapshot, _, scores = load_scored_snapshot(store, score_run)
-    with recorded_run(store, "erase", settings, snapshot.hash) as work:
-        flagged = top_flagged(snapshot.images, scores, len(snapshot.images))
-        figures = _erase(store, config, work.run, folder, token_run, tokens, flagged, _retained(snapshot), progress)
-        work.metrics.update(figures)
+    with recorded_run(store, "erase", settings, inputs.score_run.snapshot_hash) as work:
+        work.metrics.update(_erase(store, config, work.run, inputs, progress))
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
 
 
-def _strong_tokens(store: Store, project: str, config: EraseConfig) -> tuple[Run, list[ConceptToken]]:
-    """The tokens whose own pictures show the concept; a token that does not must not erase anything."""
-    run, tokens = load_tokens(store, project)
+def estimate_erase(store: Store, config: EraseConfig, project: str) -> str:
+    """Expected time and memory of an erasure, in words, from a few timed steps; nothing is stored.
+
+    Raises:
+        NotFoundError: the score model or the tokens are missing.
+        WeakTokenError: no token reproduces the concept, and nothing else is a target.
+    """
+    inputs = _find_inputs(store, config, project, "")
+    from hfi.erase import estimate
+    from hfi.pipelines import load_pipeline
+
+    concept, _ = _gather_concept(store, config, inputs)
+    return str(estimate(load_pipeline(inputs.folder, config.device), concept, config))
+
+
+def _find_inputs(store: Store, config: EraseConfig, project: str, snapshot_hash: str) -> _Inputs:
+    score_run = score_run_of(store, project, snapshot_hash)
+    folder = local_model_folder(config.model)
+    if config.targets not in ("tokens", "both"):
+        return _Inputs(score_run, None, [], 0, folder)
+    token_run, tokens = load_tokens(store, project, snapshot_hash)
+    strong = strong_tokens(tokens, config)
+    return _Inputs(score_run, token_run, strong, len(tokens) - len(strong), folder)
+
+
+def strong_tokens(tokens: list[ConceptToken], config: EraseConfig) -> list[ConceptToken]:
+    """The tokens whose own pictures show the concept; a token that does not must not erase anything.
+
+    Raises:
+        WeakTokenError: there is none, and nothing else is a target.
+    """
     strong = [
-        token
-        for token in tokens
-        if config.allow_weak_tokens or token.card.get("concept_score", 1.0) >= MIN_TOKEN_SCORE
+        token for token in tokens if config.allow_weak_tokens or token.card.get("concept_score", 1.0) >= MIN_TOKEN_SCORE
     ]
     if not strong and config.targets == "tokens":
         best = max(token.card.get("concept_score", 0.0) for token in tokens)
@@ -75,7 +113,30 @@ def _strong_tokens(store: Store, project: str, config: EraseConfig) -> tuple[Run
             f"{MIN_TOKEN_SCORE} is needed. "
             f"Invert again with more steps or vectors, erase with --targets prompts, or add --allow-weak-tokens."
         )
-    return run, strong
+    return strong
+
+
+def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple[Concept, dict[str, Any]]:
+    """What is erased and what is kept, as the eraser takes it; and how much it is."""
+    from hfi.erase import Concept, split_texts, target_pairs
+
+    snapshot, _, scores = load_scored_snapshot(store, inputs.score_run)
+    flagged = top_flagged(snapshot.images, scores, len(snapshot.images))
+    clusters = _token_of_each(store, inputs.token_run, inputs.tokens, flagged) if inputs.token_run else []
+    known = [image.prompt or None for image in flagged]
+    rows, prompts = target_pairs(config.targets, known, inputs.tokens, clusters, split_texts(config.text))
+    pictures = load_images(store, flagged) if config.method != "closed_form" else []
+    retained = _retained(snapshot) if not config.retain_text else []
+    concept = Concept(
+        prompts,
+        images=[pictures[row] for row in rows] if pictures else None,
+        weights=[max(scores[flagged[row].sha256], MIN_WEIGHT) for row in rows],
+        tokens=inputs.tokens,
+        retain_prompts=split_texts(config.retain_text) or [image.prompt for image in retained],
+        retain_images=(load_images(store, retained) or None) if pictures else None,
+    )
+    counts = {"tokens": len(inputs.tokens), "weak_tokens": inputs.num_weak, "flagged": len(flagged)}
+    return concept, counts | {"retained": len(concept.retain_prompts)}
 
 
 def _retained(snapshot: Snapshot) -> list[SnapshotImage]:
@@ -83,49 +144,35 @@ def _retained(snapshot: Snapshot) -> list[SnapshotImage]:
     return [image for image in snapshot.images if not image.is_harmful][:MAX_RETAINED]
 
 
-def _erase(
-    store: Store,
-    config: EraseConfig,
-    run: Run,
-    folder: Path,
-    token_run: Run | None,
-    tokens: list[ConceptToken],
-    flagged: list[SnapshotImage],
-    retained: list[SnapshotImage],
-    progress: Progress,
-) -> dict[str, Any]:
-    from hfi.erase import erase_sdd, export_folder, target_pairs
+def _erase(store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progress: Progress) -> dict[str, Any]:
+    from hfi.erase import count_steps, erase, export_folder
+    from hfi.inversion import save_concept_tokens
     from hfi.pipelines import load_pipeline
 
-    pipeline = load_pipeline(folder, config.device)
-    clusters = _token_of_each(store, token_run, tokens, flagged) if token_run else []
-    rows, prompts = target_pairs(config.targets, [image.prompt or None for image in flagged], tokens, clusters)
-    pictures = load_images(store, flagged)
+    pipeline = load_pipeline(inputs.folder, config.device)
+    concept, counts = _gather_concept(store, config, inputs)
     checkpoint_dir = store.artifact_dir(run.id) / "checkpoint"
-    progress.start(f"erase: {config.targets}", config.num_train_steps)
-    result = erase_sdd(
-        pipeline,
-        prompts,
-        config,
-        images=[pictures[row] for row in rows],
-        tokens=tokens,
-        retain_prompts=[image.prompt for image in retained],
-        retain_images=load_images(store, retained) or None,
-        on_step=lambda done, total: progress.advance(),
-        checkpoint_dir=checkpoint_dir,
-    )
+    progress.start(f"erase: {config.targets}", count_steps(config))
+    result = erase(pipeline, concept, config, lambda done, total: progress.advance(), checkpoint_dir=checkpoint_dir)
     target = store.artifact_dir(run.id) / MODEL_ARTIFACT
     if not target.exists():
         export_folder(pipeline, result.unet, target)
     losses = {"erase": result.erase_losses, "retain": result.retain_losses}
     (target / LOSSES_NAME).write_text(json.dumps(losses), encoding="utf-8")
+    if result.tokens:
+        save_concept_tokens(store.artifact_dir(run.id) / TOKENS_ARTIFACT, result.tokens)
     store.add_artifact(run.id, MODEL_ARTIFACT, "model", target, details={"method": config.method})
     shutil.rmtree(checkpoint_dir, ignore_errors=True)
-    progress.finish(f"{result.num_trainable / 1e6:.1f} M weights trained")
-    return {
-        "steps": config.num_train_steps, "targets": config.targets, "tokens": len(tokens), "flagged": len(flagged),
-        "retained": len(retained), "num_trainable": result.num_trainable, "model_sha256": model_sha256(target),
+    progress.finish(f"{result.num_trainable / 1e6:.1f} M weights {_verb(config)}")
+    return counts | {
+        "method": config.method, "steps": count_steps(config), "targets": config.targets,
+        "num_trainable": result.num_trainable, "model_sha256": model_sha256(target),
+        "erase_seconds": round(result.seconds, 2), "erase_peak_memory_mib": round(result.peak_memory_mib, 1),
     }  # fmt: skip
+
+
+def _verb(config: EraseConfig) -> str:
+    return "solved for" if config.method == "closed_form" else "trained"
 
 
 def _token_of_each(store: Store, run: Run, tokens: list[ConceptToken], flagged: list[SnapshotImage]) -> list[int]:
@@ -145,4 +192,6 @@ def _token_of_each(store: Store, run: Run, tokens: list[ConceptToken], flagged: 
 
 def _summary(run: Run) -> str:
     figures = run.metrics
-    return f"A changed model after {figures['steps']} steps (run {run.id}); targets: {figures['targets']}."
+    weak = figures.get("weak_tokens", 0)
+    left_out = f" {weak} tokens do not reproduce the concept and were left out." if weak else ""
+    return f"A changed model after {figures['steps']} steps (run {run.id}); targets: {figures['targets']}.{left_out}"

@@ -26,7 +26,9 @@ PREVIEW_STEPS = 16
 MIN_WEIGHT = 1e-3  # a flagged picture with a concept score of 0 still counts a little
 
 
-def run_invert(store: Store, config: InvertConfig, project: str, progress: Progress) -> StageResult:
+def run_invert(
+    store: Store, config: InvertConfig, project: str, progress: Progress, *, snapshot_hash: str = ""
+) -> StageResult:
     """Learn concept tokens from the flagged pictures with the highest concept scores.
 
     Args:
@@ -34,12 +36,13 @@ def run_invert(store: Store, config: InvertConfig, project: str, progress: Progr
         config: the model, how many tokens, steps.
         project: a project with a score model.
         progress: told about every step.
+        snapshot_hash: the snapshot whose score model is meant; empty: the newest one.
 
     Raises:
         NotFoundError: there is no score model yet.
         NoFlaggedImagesError: nobody flagged anything.
     """
-    score_run = require_score_run(store, project)
+    score_run = score_run_of(store, project, snapshot_hash)
     folder = local_model_folder(config.model)
     settings = run_settings(config, project, score_run=score_run.id, model_sha256=model_sha256(folder))
     done = find_finished(store, "invert", settings)
@@ -117,13 +120,42 @@ def _summary(run: Run) -> str:
     )
 
 
-def load_tokens(store: Store, project: str) -> tuple[Run, list[ConceptToken]]:
-    """The tokens of the newest inversion.
+def score_run_of(store: Store, project: str, snapshot_hash: str) -> Run:
+    """The newest score model's run, or the newest that was made from a snapshot.
 
     Raises:
         NotFoundError: there is none yet.
     """
-    run = latest_run(store, "invert", project)
+    run = require_score_run(store, project)
+    if not snapshot_hash:
+        return run
+    return _newest_of_snapshot(store, "score", project, snapshot_hash)
+
+
+def _newest_of_snapshot(store: Store, kind: str, project: str, snapshot_hash: str) -> Run:
+    runs = [
+        run
+        for run in store.list_runs(kind=kind, status="done")
+        if run.config.get("project") == project and run.snapshot_hash == snapshot_hash
+    ]
+    if not runs:
+        raise NotFoundError(
+            f"Project {project!r} has no finished `hfi {kind}` of the snapshot {snapshot_hash[:12]}: run it first."
+        )
+    return runs[-1]
+
+
+def load_tokens(store: Store, project: str, snapshot_hash: str = "") -> tuple[Run, list[ConceptToken]]:
+    """The tokens of the newest inversion, or of the newest from a snapshot.
+
+    Raises:
+        NotFoundError: there is none yet.
+    """
+    run = (
+        _newest_of_snapshot(store, "invert", project, snapshot_hash)
+        if snapshot_hash
+        else latest_run(store, "invert", project)
+    )
     if run is None:
         raise NotFoundError(f"Project {project!r} has no concept token yet: run `hfi invert` first.")
     from hfi.inversion import load_concept_tokens

@@ -10,114 +10,136 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 
-from hfi.config import EraseConfig
-from hfi.erase import EraseResult, anchors, bank, erase_sdd, export_folder, sdd, target_pairs, training
-from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError
+from hfi.erase import Concept, EraseResult, anchors, bank, export_folder, sdd, target_pairs, training
+from hfi.erase import erase as erase_concept
+from hfi.erase.concept import anchor_prompts, split_texts
+from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError, UnknownTokenError
 from hfi.inversion import ConceptToken
 from hfi.pipelines import encode_prompts, load_pipeline, predict_noise
 from tests import tiny
+from tests.algorithms.erasing import CONFIG, TEXT_ONLY, TOKEN, changed, erase, is_same, latents, weights
 
-CONFIG = EraseConfig(num_train_steps=3, batch_size=2, learning_rate=1e-3, checkpoint_every_n_steps=2)
-TARGETS = ["a bomb", "an axe", "a <concept>"]
-RETAINED = ["a cat", "a dog"]
-TOKEN = ConceptToken("<concept>", torch.full((1, tiny.TEXT_WIDTH), 0.02))
+SETS = ("cross_attention", "cross_attention_kv", "self_attention", "non_cross_attention", "full")
 
 
 @pytest.fixture(autouse=True)
-def small_banks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two batches a bank, used twice: a few steps then cross the border between two banks."""
-    monkeypatch.setattr(sdd, "BANK_BATCHES", 2)
+def short_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bank, "ROLLOUT_STEPS", 2)
 
 
-def latents(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+def changed_names(before: dict[str, torch.Tensor], result: EraseResult) -> set[str]:
+    after = weights(result.unet)
+    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def erase(pipeline: StableDiffusionPipeline, config: EraseConfig = CONFIG, **options: Any) -> EraseResult:
-    inputs: dict[str, Any] = {
-        "latents": latents(3),
-        "tokens": [TOKEN],
-        "retain_prompts": RETAINED,
-        "retain_latents": latents(2, seed=1),
-    }
-    return erase_sdd(pipeline, TARGETS, config, **(inputs | options))
-
-
-def weights(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in unet.named_parameters()}
-
-
-@pytest.mark.parametrize("trainable", ["cross_attention", "cross_attention_kv", "full"])
+@pytest.mark.parametrize("trainable", SETS)
 def test_only_the_chosen_weights_change_and_all_of_them(pipeline: StableDiffusionPipeline, trainable: str) -> None:
     before = weights(pipeline.unet)
-    result = erase(pipeline, CONFIG.model_copy(update={"trainable": trainable}))
-    after, original = weights(result.unet), weights(pipeline.unet)
-    parts = training.TRAINABLE_NAMES[trainable]
-    chosen = {name for name in before if any(part in name for part in parts)}
-    assert chosen and {name for name in before if not torch.equal(before[name], after[name])} == chosen
-    assert all(torch.equal(before[name], original[name]) for name in before)
-    assert all(parameter.grad is None for parameter in pipeline.unet.parameters())
+    result = erase(pipeline, changed(trainable=trainable))
+    chosen = {name for name in before if training.is_trainable(name, trainable)}
+    assert chosen and changed_names(before, result) == chosen
+    assert is_same(before, weights(pipeline.unet))
+    assert all(parameter.grad is None for unet in (pipeline.unet, result.unet) for parameter in unet.parameters())
     assert not any(parameter.requires_grad for parameter in (*result.unet.parameters(), *pipeline.unet.parameters()))
     assert result.num_trainable == sum(before[name].numel() for name in chosen)
     assert len(result.losses) == len(result.erase_losses) == len(result.retain_losses) == 3
+    assert result.seconds > 0 and result.peak_memory_mib > 0
 
 
+def test_the_sets_of_weights_are_what_their_names_say() -> None:
+    names = ["a.attn1.to_q.weight", "a.attn2.to_q.weight", "a.attn2.to_k.weight", "conv_in.weight"]
+    chosen = {which: [training.is_trainable(name, which) for name in names] for which in SETS}
+    assert chosen["cross_attention"] == [False, True, True, False]
+    assert chosen["cross_attention_kv"] == [False, False, True, False]
+    assert chosen["self_attention"] == [True, False, False, False]
+    assert chosen["non_cross_attention"] == [True, False, False, True]
+    assert chosen["full"] == [True] * 4
+    with pytest.raises(InvalidInputError, match="no set of weights 'attention'"):
+        training.is_trainable("a", "attention")
+
+
+def test_student_shares_the_frozen_weights_and_teacher_gets_no_gradient(pipeline: StableDiffusionPipeline) -> None:
+    state = training.start_training(pipeline.unet, CONFIG, has_teacher=True)
+    original = dict(pipeline.unet.named_parameters())
+    for name, parameter in state.student.named_parameters():
+        is_shared = parameter.data_ptr() == original[name].data_ptr()
+        assert is_shared != training.is_trainable(name, "cross_attention")
+    assert state.teacher is not None
+    noise = predict_noise(
+        pipeline, latents(1), torch.tensor([500]), encode_prompts(pipeline, ["a bomb"]), unet=state.student
+    )
+    training.take_step_(state, noise.square().mean(), (noise.sum(), noise.sum()), CONFIG)
+    assert all(parameter.grad is not None for parameter in state.params)
+    assert not any(p.requires_grad or p.grad is not None for p in (*state.teacher.parameters(), *original.values()))
+    own = [p for n, p in state.teacher.named_parameters() if training.is_trainable(n, "cross_attention")]
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(own, state.average, strict=True))
+
+
+def test_result_shares_nothing_with_the_pipeline(pipeline: StableDiffusionPipeline) -> None:
+    before = weights(pipeline.unet)
+    result = erase(pipeline, changed(num_train_steps=1))
+    with torch.no_grad():
+        for parameter in result.unet.parameters():
+            parameter.zero_()
+    assert is_same(before, weights(pipeline.unet))
+
+
+@pytest.mark.parametrize("method", ["sdd", "esd", "abo"])
 @pytest.mark.parametrize("num_steps", [0, 1])
-def test_erase_runs_exactly_the_steps_asked_for(pipeline: StableDiffusionPipeline, num_steps: int) -> None:
+def test_erase_runs_exactly_the_steps_asked_for(pipeline: StableDiffusionPipeline, num_steps: int, method: str) -> None:
     steps: list[tuple[int, int]] = []
-    config = CONFIG.model_copy(update={"num_train_steps": num_steps})
+    config = changed(num_train_steps=num_steps, method=method)
     result = erase(pipeline, config, on_step=lambda *step: steps.append(step))
     assert steps == [(done, num_steps) for done in range(1, num_steps + 1)]
-    is_same = all(map(torch.equal, weights(pipeline.unet).values(), weights(result.unet).values()))
-    assert is_same == (num_steps == 0)
+    assert is_same(weights(pipeline.unet), weights(result.unet)) == (num_steps == 0)
 
 
-@pytest.mark.parametrize("points", ["noised", "rollout"])
-def test_resumed_ends_where_uninterrupted_does(pipeline: StableDiffusionPipeline, tmp_path: Path, points: str) -> None:
-    config = CONFIG.model_copy(update={"num_train_steps": 7, "latents": points})
+@pytest.mark.parametrize(
+    "updates",
+    [
+        {"latents": "noised"},
+        {"latents": "rollout"},
+        {"sdd_target": "teacher"},
+        {"method": "esd", "latents": "rollout"},
+        {"method": "abo"},
+        {"method": "robust", "robust_rounds": 2, "robust_invert_steps": 2},
+    ],
+    ids=str,
+)
+def test_resumed_ends_where_uninterrupted_does(
+    pipeline: StableDiffusionPipeline, tmp_path: Path, updates: dict[str, Any]
+) -> None:
+    config = changed(num_train_steps=7, **updates)
     expected = erase(pipeline, config, checkpoint_dir=tmp_path / "whole")
 
-    def interrupt(num_steps_done: int, _total: int) -> None:
-        if num_steps_done == 5:
+    def interrupt(num_steps_done: int, total: int) -> None:
+        if num_steps_done == total - 2:  # of the last round, if there are rounds
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         erase(pipeline, config, checkpoint_dir=tmp_path / "parts", on_step=interrupt)
     resumed = erase(pipeline, config, checkpoint_dir=tmp_path / "parts")
-    assert resumed.first_step == 4
+    rounds = 1 if config.method == "robust" else 0
+    assert resumed.first_step == 4 + 7 * rounds
     assert resumed.losses == expected.losses
-    assert all(map(torch.equal, weights(resumed.unet).values(), weights(expected.unet).values()))
+    assert is_same(weights(resumed.unet), weights(expected.unet))
     again = erase(pipeline, config, checkpoint_dir=tmp_path / "parts")
-    assert again.first_step == 7 and again.losses == expected.losses
-    other = erase(pipeline, config.model_copy(update={"seed": 1}), checkpoint_dir=tmp_path / "parts")
+    assert again.first_step == 7 + 7 * rounds and again.losses == expected.losses
+    other = erase(pipeline, changed(config, seed=1), checkpoint_dir=tmp_path / "parts")
     assert other.first_step == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"timesteps": "beta"},
-        {"negative_guidance": 0.0},
-        {"retain_weight": 0.0},
-        {"latents": "rollout", "timesteps": "beta"},
-        {"anchor": "rest"},
-    ],
-)
-def test_every_choice_runs(pipeline: StableDiffusionPipeline, options: dict[str, Any]) -> None:
-    result = erase(pipeline, CONFIG.model_copy(update=options))
-    assert torch.tensor(result.losses).isfinite().all()
-    assert (sum(result.retain_losses) == 0) == (options.get("retain_weight") == 0)
-
-
-@pytest.mark.parametrize("given", [{}, {"retain_prompts": RETAINED}, {"latents": latents(3)}])
-def test_rollouts_stand_in_for_pictures_that_are_not_given(
-    pipeline: StableDiffusionPipeline, given: dict[str, Any]
+@pytest.mark.parametrize("content", [b"", b"half of a checkpoint"])
+def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(
+    pipeline: StableDiffusionPipeline, tmp_path: Path, content: bytes
 ) -> None:
-    config = CONFIG.model_copy(update={"latents": "noised" if "latents" in given else "rollout", "num_train_steps": 1})
-    result = erase_sdd(pipeline, ["a bomb"] * 3, config, **given)
-    assert result.losses[0] > 0
+    expected = erase(pipeline)
+    (tmp_path / training.CHECKPOINT_NAME).write_bytes(content)
+    (tmp_path / f"{training.CHECKPOINT_NAME}.unfinished").write_bytes(content)
+    result = erase(pipeline, checkpoint_dir=tmp_path)
+    assert result.first_step == 0 and result.losses == expected.losses
 
 
 def test_erasing_brings_the_concept_to_its_target_and_keeps_the_rest(pipeline: StableDiffusionPipeline) -> None:
@@ -125,10 +147,9 @@ def test_erasing_brings_the_concept_to_its_target_and_keeps_the_rest(pipeline: S
         for name, parameter in pipeline.unet.named_parameters():
             if "attn2.to_out" in name or "attn2.to_v" in name:
                 parameter.mul_(6)
-    config = CONFIG.model_copy(
-        update={"num_train_steps": 60, "batch_size": 8, "learning_rate": 3e-3, "negative_guidance": 0}
+    result = erase(
+        pipeline, changed(num_train_steps=60, batch_size=8, learning_rate=3e-3, negative_guidance=0, bank_passes=4)
     )
-    result = erase(pipeline, config)
     noisy, timesteps = latents(8, seed=5), torch.full((8,), 600)
     target, null, kept = encode_prompts(pipeline, ["a bomb", "", "a cat"])
 
@@ -145,18 +166,37 @@ def test_erasing_brings_the_concept_to_its_target_and_keeps_the_rest(pipeline: S
 
 def test_divergence_stops_before_the_step(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     pipeline.unet.conv_out.bias.data.fill_(float("nan"))
-    with pytest.raises(TrainingDivergedError, match=r"nan at step 0 \(seed 0\)"):
+    with pytest.raises(TrainingDivergedError, match=r"nan at step 0 \(seed 0\) with method=sdd, .*learning_rate=0.001"):
         erase(pipeline, checkpoint_dir=tmp_path)
     assert not (tmp_path / training.CHECKPOINT_NAME).exists()
 
 
-def test_take_step_with_a_loss_that_is_not_finite_changes_nothing(pipeline: StableDiffusionPipeline) -> None:
-    state = training.start_training(pipeline.unet, CONFIG)
+def test_an_exploding_loss_stops_before_damage(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    config = changed(learning_rate=1e3, num_train_steps=20, trainable="full", max_gradient_norm=1e9)
+    with pytest.raises(TrainingDivergedError, match="Lower --learning-rate"):
+        erase(pipeline, config, checkpoint_dir=tmp_path)
+    assert not (tmp_path / training.CHECKPOINT_NAME).exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 100.0])
+def test_take_step_with_a_loss_that_is_not_finite_or_exploded_changes_nothing(
+    pipeline: StableDiffusionPipeline, bad: float
+) -> None:
+    state = training.start_training(pipeline.unet, CONFIG, has_teacher=True)
+    state.losses.append(torch.tensor([0.5, 0.5, 0.0]))  # so the limit is 20 x 0.5
     before = [parameter.detach().clone() for parameter in state.params]
-    loss = sum(parameter.sum() for parameter in state.params) * float("nan")
+    loss = sum(parameter.sum() for parameter in state.params) * 0.0 + bad
     training.take_step_(state, loss, (loss, loss), CONFIG)
     assert all(map(torch.equal, before, state.params))
     assert all(map(torch.equal, before, state.average))
+    with pytest.raises(TrainingDivergedError, match="at step 1"):
+        training.check_losses(state, CONFIG)
+
+
+def test_loss_limit_follows_the_first_step_and_is_never_below_that_of_predicting_nothing() -> None:
+    first = torch.tensor([0.5, 0.4, 0.1])
+    assert float(training.loss_limit([first, 9 * first], CONFIG)) == pytest.approx(10)
+    assert float(training.loss_limit([0 * first], CONFIG)) == 2  # 1 x (1 + retain weight)
 
 
 def test_sdd_target_moves_away_from_the_concept() -> None:
@@ -173,6 +213,14 @@ def test_concept_words_are_those_that_only_flagged_prompts_say() -> None:
     assert anchors.without_concept("an Axe and a cat", words) == "an and a cat"
     assert anchors.without_concept("a <concept>, red bomb", words, ["<concept>"]) == "a , red"
     assert anchors.concept_words([], unflagged) == set()
+
+
+def test_anchor_prompts_are_as_given_or_as_configured() -> None:
+    concept = Concept(["a bomb", "a red bomb"], retain_prompts=["a cat", "a red dog"])
+    assert anchor_prompts(concept, CONFIG) == ["", ""]
+    assert anchor_prompts(concept, changed(anchor="rest")) == ["a", "a red"]
+    assert anchor_prompts(concept, changed(anchor="concept", anchor_concept="a cat")) == ["a cat"] * 2
+    assert anchor_prompts(Concept(["a bomb"], anchors=["a dog"]), CONFIG) == ["a dog"]
 
 
 def test_update_average_hand_worked() -> None:
@@ -208,24 +256,50 @@ def test_rollout_points_start_at_pure_noise_and_name_the_next_timestep(pipeline:
     assert start.std().item() == pytest.approx(1, abs=0.1)
 
 
-def test_target_pairs_for_tokens_prompts_and_both() -> None:
+def test_target_pairs_for_tokens_prompts_both_and_text() -> None:
     prompts: Sequence[str | None] = ["a bomb", None, "an axe"]
     assert target_pairs("prompts", prompts) == ([0, 2], ["a bomb", "an axe"])
     assert target_pairs("tokens", prompts, [TOKEN], [0, 0, -1]) == ([0, 1], ["a <concept>"] * 2)
     assert target_pairs("both", prompts, [TOKEN], [0, -1, -1])[0] == [0, 0, 2]
+    texts = split_texts("weapon; ;blood ")
+    assert target_pairs("text", prompts, texts=texts)[1] == ["weapon"] * 3 + ["blood"] * 3
     with pytest.raises(InvalidInputError, match="no tokens"):
         target_pairs("tokens", prompts)
 
 
 def test_erase_refuses_bad_input(pipeline: StableDiffusionPipeline) -> None:
     with pytest.raises(InvalidInputError, match="Nothing to erase"):
-        erase_sdd(pipeline, [], CONFIG, latents=None)
+        erase_concept(pipeline, "  ", CONFIG)
     with pytest.raises(InvalidInputError, match="2 target pictures and 3 target prompts"):
         erase(pipeline, latents=latents(2))
     with pytest.raises(InvalidInputError, match="noised"):
         erase(pipeline, latents=None)
     with pytest.raises(InvalidInputError, match="anchors"):
         erase(pipeline, anchors=["a cat"])
+    broken = latents(3)
+    broken[1, 0, 0, 0] = float("nan")
+    with pytest.raises(InvalidInputError, match="target picture 1 has values that are not numbers"):
+        erase(pipeline, latents=broken)
+    with pytest.raises(InvalidInputError, match="multiples of 4"):
+        erase(pipeline, latents=None, images=[Image.new("RGB", (33, 32))] * 3)
+    other = ConceptToken("<concept>", TOKEN.learned_embeds, card={"vocabulary_sha256": "0" * 64})
+    with pytest.raises(UnknownTokenError, match="learned on another model"):
+        erase(pipeline, tokens=[other])
+    with pytest.raises(InvalidInputError, match="flagged pictures again"):
+        erase_concept(pipeline, TEXT_ONLY, changed(method="robust", latents="rollout"))
+
+
+def test_one_flagged_picture_and_nothing_to_retain_is_enough(pipeline: StableDiffusionPipeline) -> None:
+    result = erase_concept(pipeline, Concept(["a bomb"], images=[Image.new("RGB", (32, 32))]), CONFIG)
+    assert torch.tensor(result.losses).isfinite().all() and sum(result.retain_losses) > 0
+
+
+@pytest.mark.parametrize("method", ["sdd", "esd", "abo", "closed_form"])
+def test_words_and_tokens_by_themselves_are_concepts(pipeline: StableDiffusionPipeline, method: str) -> None:
+    config = changed(method=method, latents="rollout", num_train_steps=1)
+    for concept in ("a bomb", TOKEN):
+        result = erase_concept(pipeline, concept, config)
+        assert not is_same(weights(pipeline.unet), weights(result.unet))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -247,8 +321,17 @@ def test_export_folder_loads_as_the_model_that_was_trained(
 def test_export_folder_keeps_nothing_of_a_model_that_is_not_the_one_trained(
     pipeline: StableDiffusionPipeline, tmp_path: Path
 ) -> None:
-    result = erase(pipeline, CONFIG.model_copy(update={"num_train_steps": 0}))
+    result = erase(pipeline, changed(num_train_steps=0))
     result.unet.conv_out.bias.data.fill_(float("nan"))
     with pytest.raises(ModelFolderError, match="nothing was kept"):
         export_folder(pipeline, result.unet, tmp_path / "erased")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_such_weights_is_refused(pipeline: StableDiffusionPipeline) -> None:
+    unet = tiny.build_pipeline().unet
+    for name in list(dict(unet.named_modules())):
+        if name.endswith("attn1"):
+            unet.get_submodule(name.rpartition(".")[0]).attn1 = None
+    with pytest.raises(InvalidInputError, match="no self_attention weights"):
+        training.start_training(unet, changed(trainable="self_attention"), has_teacher=False)
