@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Clock = Callable[[], float]
 
 BUSY_TIMEOUT_SECONDS = 60.0
+_INHERITED: list[sqlite3.Connection] = []
 _EXPECTED_GUARDS: dict[str, set[str]] = {}  # computed once a process from the migrations; never changes
 
 
@@ -63,6 +65,15 @@ def explain_error(error: Exception, store: str) -> HFIError:
     return HFIError(f"The store {store!r} failed: {text}. Run `hfi doctor` on it.")
 
 
+def _close_own(process_id: int, connection: sqlite3.Connection) -> None:
+    """Close a connection that this process opened; one that came along with a fork is the parent's, which may be
+    writing with it, and must not even be garbage here."""
+    if process_id == os.getpid():
+        connection.close()
+    else:
+        _INHERITED.append(connection)
+
+
 def _is_in_transaction(connection: sqlite3.Connection) -> bool:
     return connection.in_transaction
 
@@ -76,7 +87,7 @@ class StoreBase:
         self.clock = clock
         self._is_wal = is_wal
         self._local = threading.local()
-        self._connections: list[tuple[int, sqlite3.Connection]] = []
+        self._databases: weakref.WeakKeyDictionary[Database, int] = weakref.WeakKeyDictionary()
         self._connections_lock = threading.Lock()
         self._is_closed = False
 
@@ -122,9 +133,12 @@ class StoreBase:
             connection.execute("PRAGMA temp_store = MEMORY")
         except (sqlite3.Error, OSError) as error:
             raise explain_error(error, str(self.path)) from error
+        database = Database(connection, execute_plugins=False)
+        # A server's threads come and go: when one ends, its database goes, and the connection with it.
+        weakref.finalize(database, _close_own, os.getpid(), connection).atexit = False
         with self._connections_lock:
-            self._connections.append((os.getpid(), connection))
-        return Database(connection, execute_plugins=False)
+            self._databases[database] = os.getpid()
+        return database
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -181,7 +195,6 @@ class StoreBase:
         """Close every thread's connection; the last one folds the write-ahead log into the database."""
         self._is_closed = True
         with self._connections_lock:
-            for process_id, connection in self._connections:
-                # A connection that came along with a fork belongs to the parent, which may be writing with it.
-                if process_id == os.getpid():
-                    connection.close()
+            opened = list(self._databases.items())
+        for database, process_id in opened:
+            _close_own(process_id, database.conn)
