@@ -53,8 +53,13 @@ DEFAULT_STORE, DEFAULT_PROJECT = Path("hfi-store"), "default"
 def start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    is_ephemeral_allowed: Annotated[
+        bool, typer.Option("--allow-ephemeral", help="Let a store lie on a disk that forgets, such as memory.")
+    ] = False,
 ) -> None:
     """Turn people's judgments on generated pictures into a changed text-to-image model."""
+    if is_ephemeral_allowed:
+        os.environ["HFI_ALLOW_EPHEMERAL"] = "1"
     if version:
         typer.echo(f"hfi {hfi.__version__}")
         raise typer.Exit()
@@ -155,6 +160,9 @@ def erase(
             "--save", metavar="FORMAT", help="Also save it as folder, single-file, delta or lora; repeatable."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what time and memory it will take, by a few timed steps.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     project: ProjectOption = DEFAULT_PROJECT,
     quiet: QuietOption = False,
@@ -164,6 +172,8 @@ def erase(
     from hfi.jobs import stages
 
     with _opened(store) as opened:
+        if dry_run:
+            return _conclude(stages.estimate_erase(opened, config, project))
         result = stages.run_erase(opened, config, project, build_progress(quiet))
         for wanted in saves:
             typer.echo(stages.run_export_model(opened, wanted, result.run.id, None, project, build_progress(quiet)))

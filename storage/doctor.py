@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from storage import sql
 from storage.audit import find_broken_links
+from storage.disk import LAYER_KINDS, disk_kind, is_allowed_by_environment, why_ephemeral
 from storage.errors import HFIError, NotFoundError
 from storage.files import file_sha256, path_sha256
 from storage.records import canonical_json
@@ -163,6 +164,13 @@ def _check_counts(connection: sqlite3.Connection, root: Path) -> Iterator[Findin
         yield Finding("error", "counts", message, "Take a backup and report it; the judgments themselves are whole.")
 
 
+def _check_disk(connection: sqlite3.Connection, root: Path) -> Iterator[Finding]:
+    kind = disk_kind(root)
+    if (kind in LAYER_KINDS or why_ephemeral(kind)) and not is_allowed_by_environment():
+        message = f"the store is on a disk of kind {kind}, which goes with its container or at the next restart"
+        yield Finding("warning", "disk", message, "Move the folder to a lasting disk (a volume), or back it up often.")
+
+
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
@@ -176,6 +184,7 @@ CHECKS: dict[str, Check] = {
     "objects": _check_objects,
     "artifacts": _check_artifacts,
     "counts": _check_counts,
+    "disk": _check_disk,
 }
 
 

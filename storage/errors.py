@@ -9,6 +9,7 @@ HFIError
 ├── QuarantinedError          the picture is hidden everywhere
 ├── NoSpaceError              the disk or the quota is full
 ├── StoreReadOnlyError        the store's folder or file cannot be written
+├── EphemeralDiskError        the store's disk forgets everything at the next restart
 ├── StoreBusyError            another process kept the write lock longer than the timeout
 ├── StoreTooNewError          the store was written by a newer version
 └── StoreDamagedError         a guard, a hash or the file itself is not as it must be
@@ -65,6 +66,12 @@ class NoSpaceError(HFIError):
 
 class StoreReadOnlyError(HFIError):
     """The store's folder or database file cannot be written."""
+
+    http_status = 503
+
+
+class EphemeralDiskError(HFIError):
+    """The store's disk forgets everything at the next restart, and nobody said that this is meant."""
 
     http_status = 503
 

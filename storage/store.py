@@ -18,6 +18,7 @@ from types import TracebackType
 from storage import sql
 from storage.care import CareSection
 from storage.connection import Clock, explain_error
+from storage.disk import NETWORK_KINDS, assert_lasting, disk_kind, is_allowed_by_environment
 from storage.errors import NotFoundError
 from storage.gallery import GallerySection
 
@@ -28,17 +29,27 @@ class Store(CareSection, GallerySection):
     """Everything people judged and everything made from it; each section below adds its methods."""
 
     @classmethod
-    def open(cls, path: Path | str, *, create: bool = True, clock: Clock = time.time, is_wal: bool = True) -> Store:
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        create: bool = True,
+        clock: Clock = time.time,
+        is_wal: bool | None = None,
+        allow_ephemeral: bool | None = None,
+    ) -> Store:
         """Open a store, making or upgrading it as needed.
 
         Args:
             path: the store's folder.
             create: False to refuse a folder that holds no store.
             clock: seconds since 1970 UTC; tests pass their own.
-            is_wal: False on network disks, where write-ahead logging is not safe.
+            is_wal: False for no write-ahead log, which is not safe on network disks; None: as the disk needs.
+            allow_ephemeral: True for a store on a disk that forgets, such as tmpfs; None: as HFI_ALLOW_EPHEMERAL says.
 
         Raises:
             NotFoundError: no store there and ``create`` is False.
+            EphemeralDiskError: what is written there would be gone after a restart.
             StoreTooNewError: a newer version wrote it.
             StoreDamagedError: its schema has lost a guard, or the file is not a database.
             StoreReadOnlyError, NoSpaceError: it can't be written.
@@ -47,12 +58,15 @@ class Store(CareSection, GallerySection):
         is_new = not (root / "store.db").exists()
         if is_new and not create:
             raise NotFoundError(f"There is no store in {str(path)!r}. Give the folder of a store, or create one there.")
+        kind = disk_kind(root)
+        if not (is_allowed_by_environment() if allow_ephemeral is None else allow_ephemeral):
+            assert_lasting(root, kind)
         try:
             for folder in FOLDERS:
                 (root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise explain_error(error, str(path)) from error
-        store = cls(root, clock=clock, is_wal=is_wal)
+        store = cls(root, clock=clock, is_wal=kind not in NETWORK_KINDS if is_wal is None else is_wal)
         try:
             store._migrate()
             store._ensure_identity()

@@ -15,6 +15,7 @@ os.environ.update(
     TERM="dumb",
     NO_COLOR="1",
     COLUMNS="120",
+    HFI_ALLOW_EPHEMERAL="1",  # the folders of tests may be in memory
 )
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.pop("HFI_DEBUG", None)

@@ -31,6 +31,7 @@ from storage.doctor import examine_store
 from storage.errors import NoSpaceError
 from tests.benchmarks.store_filler import add_blank_images
 
+os.environ["HFI_ALLOW_EPHEMERAL"] = "1"  # the small disk is in memory
 _FORK = multiprocessing.get_context("fork")
 SIZE_MIB = 6
 
