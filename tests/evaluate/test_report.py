@@ -117,6 +117,15 @@ def test_report_blurs_the_concept_only_when_sensitive(html: str) -> None:
     assert html.count('veiled"') == num_concept
     assert html.count('class="picture"') == 2 * len(content.other_pairs)
     assert 'veiled"' not in render_report(build_content(is_sensitive=False))
+    assert len(re.findall(r'veiled" tabindex="0"', html)) == num_concept, "each can be revealed without a mouse"
+    assert ".veiled:hover" not in html, "passing over a picture must not reveal it"
+
+
+def test_report_shows_damage_and_attacks_with_their_intervals_and_budgets(page: Page) -> None:
+    text = re.sub(r"\s+", " ", page.text)
+    assert "Neighbour: axe 92 % → 88 %" in text
+    assert "learned again A new token." in text and "80 steps" in text
+    assert format_percent(30 / 48) in page.text
 
 
 def test_report_of_the_least_possible_content_leaves_sections_out() -> None:
