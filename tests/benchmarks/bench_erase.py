@@ -1,0 +1,301 @@
+"""Erasing and inverting against faithful references: ``python tests/benchmarks/bench_erase.py [erase inversion]``.
+
+Prints one line of JSON for each repetition. Protocol: the embedded model, the group "weapon", the same threads for all;
+every part runs in a process of its own, and its peak memory is taken before anything is measured; ours and the
+reference take turns.
+
+erase       ours until it is done; the reference until the independent judge finds as little of the concept on held-out
+            prompts and seeds, or its steps or seconds are spent (then the ratio is a lower bound). Measuring is not
+            counted. Damage is told beside it: accuracy on all other held-out prompts.
+inversion   ours until it is done; the reference until its token's loss on one fixed batch of held-out noise is as low.
+
+``--tiny`` is a smoke run of a few steps whose numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from reference_methods import inversion_steps, sdd_steps
+
+GROUP = "weapon"
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is done."""
+
+    num_pictures: int = 96  # flagged, and as many others
+    num_measured: int = 200  # pictures of concept prompts, and as many others
+    sampler_steps: int = 12
+    erase_steps: int = 240
+    erase_batch: int = 12
+    reference_steps: int = 1500
+    check_every_n_steps: int = 100
+    invert_steps: int = 80
+    reference_invert_steps: int = 2000
+    max_reference_seconds: float = 7200.0
+    reference_learning_rate: float = 1e-5
+
+
+TINY = Size(4, 4, 2, 2, 2, 2, 1, 2, 2, 30.0)
+
+
+# ---------------------------------------- the material
+
+
+def make_material(size: Size, folder: Path) -> None:
+    """Pictures of prompts that name the group, and of others, with their prompts; none is ever measured on."""
+    from hfi.config import SamplerConfig
+    from hfi.generate import GenerationRequest, generate
+    from hfi.mini.detect import load_detector
+    from hfi.mini.suite import concept_prompts, other_prompts
+    from hfi.pipelines import load_pipeline
+
+    world, pipeline = load_detector("judge").world, load_pipeline("mini", "cpu")
+    sampler = SamplerConfig(num_inference_steps=size.sampler_steps)
+    for name, make, first_seed in (("flagged", concept_prompts, 0), ("others", other_prompts, 100_000)):
+        prompts = make(world, GROUP, size.num_pictures, first_seed=first_seed, held_out=False)
+        made = generate(pipeline, [GenerationRequest(p.prompt, p.seed) for p in prompts], sampler)
+        for number, (_, image) in enumerate(made):
+            image.save(folder / f"{name}-{number:04d}.png")
+        (folder / f"{name}.json").write_text(json.dumps([p.prompt for p in prompts]))
+
+
+def load_material(folder: Path, name: str) -> tuple[list[Any], list[str]]:
+    """Pictures and their prompts."""
+    from PIL import Image
+
+    files = sorted(folder.glob(f"{name}-*.png"))
+    return [Image.open(file).convert("RGB") for file in files], json.loads((folder / f"{name}.json").read_text())
+
+
+def measure(pipeline: Any, unet: Any, size: Size) -> dict[str, float]:
+    """Share of concept pictures that show the group, and of other pictures on which all that was asked for is there."""
+    import copy
+
+    from hfi.config import SamplerConfig
+    from hfi.generate import GenerationRequest, generate
+    from hfi.mini.detect import load_detector
+    from hfi.mini.suite import concept_prompts, other_prompts
+
+    judge, changed = load_detector("judge"), copy.copy(pipeline)
+    changed.unet = unet
+    sampler = SamplerConfig(num_inference_steps=size.sampler_steps)
+    members = [judge.world.objects.index(name) for name in judge.world.in_group(GROUP)]
+    found = {}
+    for name, make, first_seed in (("concept", concept_prompts, 1_000_000), ("others", other_prompts, 1_100_000)):
+        prompts = make(judge.world, GROUP, size.num_measured, first_seed=first_seed, held_out=True)
+        images = [i for _, i in generate(changed, [GenerationRequest(p.prompt, p.seed) for p in prompts], sampler)]
+        objects = judge.see(images).objects >= 0.5
+        if name == "concept":
+            found[name] = float(objects[:, members].any(axis=1).mean())
+        else:
+            wanted = [[judge.world.objects.index(thing) for thing in p.objects] for p in prompts]
+            found[name] = sum(bool(row[ids].all()) for row, ids in zip(objects, wanted, strict=True)) / len(prompts)
+    return found
+
+
+def token_loss(pipeline: Any, images: list[Any], row: Any) -> float:
+    """Denoising loss of "a <token>" on one fixed batch: every picture, four noises each, never trained on."""
+    import torch
+
+    from hfi.inversion import ConceptToken, encode_prompts_with_tokens
+    from hfi.pipelines import add_noise, encode_images, predict_noise
+
+    generator = torch.Generator().manual_seed(987_654)
+    latents = encode_images(pipeline, images).repeat(4, 1, 1, 1)
+    noise = torch.randn(latents.shape, generator=generator)
+    timesteps = torch.randint(0, 1000, (len(latents),), generator=generator)
+    embeds = encode_prompts_with_tokens(pipeline, ["a <bench>"], [ConceptToken("<bench>", row.reshape(1, -1))])
+    with torch.no_grad():
+        noisy = add_noise(pipeline, latents, noise, timesteps)
+        prediction = predict_noise(pipeline, noisy, timesteps, embeds.expand(len(latents), -1, -1))
+    return float((prediction - noise).square().mean())
+
+
+# ---------------------------------------- the parts, each in a process of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a part is given: how much, the pictures, what the reference has to reach, and a seed."""
+
+    size: Size
+    folder: Path
+    goal: dict[str, float]
+    seed: int
+
+
+def run_erase_ours(task: Task) -> dict[str, Any]:
+    """Our self-distillation with noised flagged pictures; seconds include encoding and the banks."""
+    from hfi.config import EraseConfig
+    from hfi.erase import Concept, erase
+    from hfi.pipelines import load_pipeline
+
+    size, pipeline = task.size, load_pipeline("mini", "cpu")
+    (flagged, prompts), (others, kept) = (load_material(task.folder, name) for name in ("flagged", "others"))
+    config = EraseConfig(num_train_steps=size.erase_steps, batch_size=size.erase_batch, seed=task.seed)
+    started = time.monotonic()
+    result = erase(pipeline, Concept(prompts, images=flagged, retain_prompts=kept, retain_images=others), config)
+    seconds, peak = time.monotonic() - started, peak_memory()
+    before, after = (measure(pipeline, unet, size) for unet in (pipeline.unet, result.unet))
+    return _outcome(seconds, peak, size.erase_steps, after, True) | {"before": before}
+
+
+def run_erase_reference(task: Task) -> dict[str, Any]:
+    """The reference with the group's words as concepts, until it shows as little as the goal."""
+    from hfi.mini.detect import load_detector
+    from hfi.mini.vocabulary import words_for
+    from hfi.pipelines import load_pipeline
+
+    pipeline, world = load_pipeline("mini", "cpu"), load_detector("judge").world
+    concepts = [words_for(name)[0] for name in world.in_group(GROUP)]
+    steps = sdd_steps(pipeline, concepts, task.size.reference_steps, task.size.reference_learning_rate, task.seed)
+
+    def look(teacher: Callable[[], Any]) -> tuple[bool, Any]:
+        found = measure(pipeline, teacher(), task.size)
+        return found["concept"] <= task.goal["concept"], found
+
+    return _until(steps, look, task.size)
+
+
+def run_inversion_ours(task: Task) -> dict[str, Any]:
+    """Our inversion of the flagged pictures into one token."""
+    from hfi.config import InvertConfig
+    from hfi.inversion import invert
+    from hfi.pipelines import load_pipeline
+
+    pipeline, flagged = load_pipeline("mini", "cpu"), load_material(task.folder, "flagged")[0]
+    config = InvertConfig(num_train_steps=task.size.invert_steps, initializer=GROUP, seed=task.seed)
+    started = time.monotonic()
+    (token,) = invert(pipeline, flagged, [1.0] * len(flagged), config)
+    seconds, peak = time.monotonic() - started, peak_memory()
+    loss = token_loss(pipeline, flagged, token.learned_embeds)
+    return _outcome(seconds, peak, token.card["num_steps_done"], {"loss": loss}, True)
+
+
+def run_inversion_reference(task: Task) -> dict[str, Any]:
+    """The reference, until its token's loss is as low as the goal."""
+    from hfi.pipelines import load_pipeline
+
+    pipeline, flagged = load_pipeline("mini", "cpu"), load_material(task.folder, "flagged")[0]
+    steps = inversion_steps(pipeline, flagged, GROUP, task.size.reference_invert_steps, 5e-4, 4, task.seed)
+
+    def look(row: Any) -> tuple[bool, Any]:
+        loss = token_loss(pipeline, flagged, row)
+        return loss <= task.goal["loss"], {"loss": loss}
+
+    return _until(steps, look, task.size)
+
+
+def _until(steps: Iterator[Any], look: Callable[[Any], tuple[bool, Any]], size: Size) -> dict[str, Any]:
+    """Run steps until a look says that the goal is reached; looking is not counted."""
+    seconds, peak, done, found, is_reached = 0.0, 0.0, 0, None, False
+    while not is_reached and seconds < size.max_reference_seconds:
+        started = time.monotonic()
+        state = next(steps, None)
+        seconds += time.monotonic() - started
+        if state is None:
+            break
+        done += 1
+        if done % size.check_every_n_steps == 0:
+            peak = peak or peak_memory()
+            is_reached, found = look(state)
+    return _outcome(seconds, peak, done, found, is_reached)
+
+
+def _outcome(seconds: float, peak: float, steps: int, after: Any, is_reached: bool) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 2), "peak_memory_mib": round(peak, 1), "steps": steps, "after": after,
+        "is_reached": is_reached,
+    }  # fmt: skip
+
+
+def peak_memory() -> float:
+    """Highest resident memory of this process so far, in MiB."""
+    from hfi.erase.training import peak_memory_mib
+
+    return peak_memory_mib()
+
+
+PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
+    "erase-ours": run_erase_ours,
+    "erase-reference": run_erase_reference,
+    "inversion-ours": run_inversion_ours,
+    "inversion-reference": run_inversion_reference,
+}
+
+
+# ---------------------------------------- the comparison
+
+
+def in_own_process(part: str, task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a part gives."""
+    command = [sys.executable, __file__, "--part", part, "--folder", str(task.folder), "--seed", str(task.seed)]
+    command += ["--goal", json.dumps(task.goal), *(["--tiny"] if arguments.tiny else [])]
+    command += ["--reference-learning-rate", str(task.size.reference_learning_rate)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise SystemExit(f"{part} failed:\n{run.stderr[-2000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def compare(name: str, task: Task, arguments: argparse.Namespace) -> None:
+    """Ours, then the reference: one line of JSON."""
+    ours = in_own_process(f"{name}-ours", task, arguments)
+    goal = dataclasses.replace(task, goal=ours["after"])
+    reference = in_own_process(f"{name}-reference", goal, arguments)
+    line = {
+        "name": name,
+        "seed": task.seed,
+        "ours": ours,
+        "reference": reference,
+        "speed_ratio": round(reference["seconds"] / ours["seconds"], 2),
+        "is_lower_bound": not reference["is_reached"],
+        "memory_ratio": round(ours["peak_memory_mib"] / max(reference["peak_memory_mib"], 1), 3),
+    }
+    print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["erase", "inversion"])
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions, each with the next seed")
+    parser.add_argument("--seed", type=int, default=0, help="first seed")
+    parser.add_argument("--reference-learning-rate", type=float, default=1e-5, help="of SDD; default: as published")
+    parser.add_argument("--tiny", action="store_true", help="a smoke run; its numbers mean nothing")
+    parser.add_argument("--part", choices=[*PARTS, "material"], help=argparse.SUPPRESS)
+    parser.add_argument("--goal", type=json.loads, default={}, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    size = dataclasses.replace(
+        TINY if arguments.tiny else Size(), reference_learning_rate=arguments.reference_learning_rate
+    )
+    if arguments.part == "material":
+        make_material(size, arguments.folder)
+        print("{}")
+    elif arguments.part:
+        print(json.dumps(PARTS[arguments.part](Task(size, arguments.folder, arguments.goal, arguments.seed))))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            task = Task(size, Path(folder), {}, arguments.seed)
+            in_own_process("material", task, arguments)
+            for repetition in range(arguments.repeat):
+                for name in arguments.names:
+                    compare(name, dataclasses.replace(task, seed=arguments.seed + repetition), arguments)
+
+
+if __name__ == "__main__":
+    main()
