@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hfi.config import AttackConfig, EvaluateConfig, I2PConfig, resolve_model_folder
+from hfi.config import AttackConfig, EraseConfig, EvaluateConfig, I2PConfig, resolve_model_folder
 from hfi.errors import ConfigError, InvalidInputError, NotFoundError
 from hfi.evaluate.detectors import Scores
 from hfi.evaluate.protocol import DetectorSpec, read_result
@@ -21,6 +21,7 @@ from hfi.jobs.attack import run_attack
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT, JudgedPicture, judged, measure, run_evaluate
 from hfi.jobs.i2p import run_i2p
 from hfi.jobs.pictures import PictureMaker
+from hfi.jobs.results_table import run_results
 from hfi.progress import NullProgress
 from storage import Store
 from tests.tiny import save_pipeline
@@ -287,3 +288,21 @@ def test_embedded_model_is_evaluated_by_its_judge_with_neighbours_from_near_to_f
     assert damage["clip_score"]["difference"]["value"] == 0
     assert [n["distance"] for n in damage["neighbours"]] == sorted(n["distance"] for n in damage["neighbours"])
     assert result.figures["removal"]["difference"]["rate"] == 0
+
+
+def test_results_of_all_methods_stand_in_one_document(tmp_path: Path, config: EvaluateConfig) -> None:
+    with opened(tmp_path / "s") as store:
+        settings = {"project": "p", "config": {"method": "sdd", "targets": "both"}}
+        erased = store.start_run("erase", settings)
+        shutil.copytree(config.erased, store.artifact_dir(erased.id) / "model")
+        store.finish_run(erased.id)
+        table, failures = run_results(
+            store, "p", tmp_path / "out" / "results.md", QUIET, erase=EraseConfig(), evaluate=config, attack=None,
+            runs=[erased.id, "missing"], command="hfi results --runs x",
+        )  # fmt: skip
+    document = (tmp_path / "out" / "results.md").read_text()
+    assert [row.name for row in table.rows] == ["original", f"sdd, both ({erased.id})"]
+    assert len(table.sentences) == 5 and table.sentences[0] in document
+    assert "`hfi results --runs x`" in document and "- protocol:" in document
+    assert failures == ["missing: 'missing' is neither a model folder nor a run: check --erased."]
+    assert failures[0] in document and (tmp_path / "out" / "compare.html").exists()
