@@ -32,7 +32,9 @@ class SlowRequest(JobRequest):
     num_steps: int = Field(10, description="Steps.")
     seconds_per_step: float = Field(0.02, description="How long a step takes.")
     checkpoint_every_n_steps: int = Field(5, description="Steps between checkpoints.")
-    fails: str = Field("", description="`input`: bad input; `crash`: SIGKILL of itself each time; `deaf`: ignores SIGTERM.")
+    fails: str = Field(
+        "", description="`input`: bad input; `crash`: SIGKILL of itself each time; `deaf`: ignores SIGTERM."
+    )
     ballast_bytes: int = Field(0, description="Size of a file it writes into its scratch folder and its artifact.")
 
 
@@ -58,7 +60,7 @@ def run_slow_job(store: Store, request: SlowRequest, progress: Progress) -> Stag
             progress.advance(1, loss=1 / (step + 1))
             if (step + 1) % request.checkpoint_every_n_steps == 0:
                 _save(checkpoint, step + 1, weights)
-        if request.fails == "crash":
+        if request.fails == "crash" and first == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         if not any(artifact.name == ARTIFACT for artifact in store.list_artifacts(work.run.id)):
             with store.writing_artifact(work.run.id, ARTIFACT, "model") as folder:
