@@ -25,7 +25,7 @@ from hfi.jobs.pictures import PictureMaker
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import Progress
 from storage import Store
-from storage.records import GenerationParams, Run
+from storage.records import GenerationParams, Run, sha256_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -199,7 +199,9 @@ class _Attack:
         self.progress.finish()
         seeds = [config.first_seed + NEW_SEEDS + i for i in range(len(target.prompts))]
         prompt = f"a {token.placeholder}"
-        extra = {"attack": "reinversion", "steps": config.num_train_steps, "learned_from": target.images[:MAX_INVERTED]}
+        learned = sha256_text("".join(target.images[:MAX_INVERTED]))
+        extra = {"attack": "reinversion", "steps": config.num_train_steps, "vectors": config.num_vectors}
+        extra |= {"seed": config.seed, "learned_from": learned}
 
         def sample(places: list[int]) -> Any:
             return sample_latents(
@@ -208,7 +210,7 @@ class _Attack:
                 self.config.num_inference_steps, self.config.guidance_scale,
             )  # fmt: skip
 
-        params = [self._params(prompt, seed, extra | {"seed": config.seed}) for seed in seeds]
+        params = [self._params(prompt, seed, extra) for seed in seeds]
         images, flags = self._drawn(params, sample, "attack: ask for the word")
         budget = f"{config.num_train_steps} steps, {len(learned_from)} pictures, {config.num_vectors} vectors"
         return Outcome(flags, budget, "Needs the weights and pictures of the concept.", _rows(params, images, flags))

@@ -255,7 +255,8 @@ def _attacks(store: Store, project: str, model_sha256: str) -> tuple[AttackRow, 
         figures = run.metrics
         if run.config.get("project") == project and figures.get("model_sha256") == model_sha256:
             rates = [_interval(figures[name]) for name in ("before_attack", "after_attack")]
-            found[figures["attack"]] = AttackRow(figures["title"], *rates, figures["budget"], figures["note"])
+            control = f" Control: {100 * figures['control']['rate']:.1f} %." if "control" in figures else ""
+            found[figures["attack"]] = AttackRow(figures["title"], *rates, figures["budget"], figures["note"] + control)
     return tuple(found[name] for name in sorted(found))
 
 
