@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage import sql
 from storage import sql_accounts as sql_a
@@ -109,7 +109,9 @@ class LateSection(AccountSection):
             self.release_unwanted(project, annotator)
             held = self.list_leases(project, annotator)
             lost = [lease for lease in held if lease.id not in set(have)][:n]
-            connection.executemany(sql_a.ASSIGNMENT_IDS_RENEW, [(expires_at_us, lease.id, user.id) for lease in lost])
+            renewed = [(expires_at_us, lease.id, user.id) for lease in lost]
+            connection.executemany(sql_a.ASSIGNMENT_IDS_RENEW, renewed)
+            lost = [replace(lease, expires_at_us=expires_at_us) for lease in lost]
             n_new = min(n - len(lost), MAX_OPEN_LEASES - len(held))
             return lost + (self.claim(project, annotator, n_new) if n_new > 0 else [])
 
