@@ -159,7 +159,10 @@ def _joint_side(
     """SDD's two readings: sample with one target and train the joint prompt, or the reverse."""
     joint = ", ".join(dict.fromkeys(concept.prompts))
     length = tokenizers(pipeline)[0].model_max_length
-    num_tokens = len(tokenizers(pipeline)[0](joint).input_ids)
+    counted = joint
+    for token in concept.tokens:  # a placeholder takes one place for each of its rows
+        counted = counted.replace(token.placeholder, " ".join(["a"] * len(token.learned_embeds)))
+    num_tokens = len(tokenizers(pipeline)[0](counted).input_ids)
     if num_tokens > length:
         raise InvalidInputError(
             f"All targets joined have {num_tokens} tokens, but this model reads {length}: erase fewer at once, or "

@@ -31,7 +31,7 @@ from hfi.erase.closed_form import erase_closed_form
 from hfi.erase.concept import Concept
 from hfi.erase.esd import erase_esd
 from hfi.erase.sdd import erase_sdd
-from hfi.erase.training import EraseResult, OnStep, peak_memory_mib
+from hfi.erase.training import EraseResult, OnStep, fingerprint, peak_memory_mib
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, load_concept_tokens
 from hfi.inversion.train import invert_latents
@@ -86,6 +86,7 @@ def erase_robust(
     started = time.monotonic()
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     latents, weights = _flagged_latents(pipeline, concept, config)
+    run = _fingerprint(concept, latents, weights, config)
     unet, results, found = start, [], []
     count_step = _step_counter(config, on_step)
     for number in range(config.robust_rounds):
@@ -101,7 +102,8 @@ def erase_robust(
         unet = result.unet
         results.append(result)
         if number + 1 < config.robust_rounds:
-            found += _invert_again(pipeline, unet, latents, weights, config, number, count_step, round_folder)
+            token_folder = round_folder / f"token-{run}" if round_folder is not None else None
+            found += _invert_again(pipeline, unet, latents, weights, config, number, count_step, token_folder)
     return EraseResult(
         unet=result.unet,
         losses=[loss for result in results for loss in result.losses],
@@ -167,6 +169,14 @@ def _flagged_latents(pipeline: Pipeline, concept: Concept, config: EraseConfig) 
     return latents, weights
 
 
+def _fingerprint(concept: Concept, latents: Tensor | None, weights: Sequence[float], config: EraseConfig) -> str:
+    """Tells the tokens of one run from those of another in the same folder."""
+    prompts = [concept.prompts, concept.anchors or [], concept.retain_prompts]
+    rows = [token.learned_embeds for token in concept.tokens]
+    known = [tensor for tensor in (latents, concept.retain_latents, torch.tensor(weights)) if tensor is not None]
+    return fingerprint(config, prompts, [*known, *rows])[:16]
+
+
 def _invert_again(
     pipeline: Pipeline,
     unet: UNet2DConditionModel,
@@ -177,9 +187,9 @@ def _invert_again(
     count_step: Callable[[int, int], None],
     folder: Path | None,
 ) -> list[ConceptToken]:
-    """The token that evokes the flagged pictures on the erased model; kept in the round's folder."""
-    if folder is not None and (folder / "token").is_dir():
-        return load_concept_tokens(folder / "token")
+    """The token that evokes the flagged pictures on the erased model; kept in the folder, to go on from."""
+    if folder is not None and folder.is_dir():
+        return load_concept_tokens(folder)
     settings = InvertConfig(
         placeholder=f"<again-{number + 1}>",
         num_train_steps=config.robust_invert_steps,
@@ -192,10 +202,10 @@ def _invert_again(
         pipeline, latents, weights, settings, unet=unet, on_step=lambda step, _total: count_step(number, done + step)
     )
     if folder is not None:
-        unfinished = folder / "token.unfinished"
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
         for token in tokens:
             token.save(unfinished)
-        unfinished.rename(folder / "token")
+        unfinished.rename(folder)
     return tokens
 
 

@@ -22,6 +22,7 @@ from hfi.erase.training import is_trainable
 from hfi.errors import InvalidInputError
 from hfi.inversion import ConceptToken, invert
 from hfi.pipelines import Pipeline, embedding_width, encode_prompts, predict_noise
+from hfi.recipes import published_erase
 from tests import tiny
 from tests.algorithms.erasing import CONCEPT, CONFIG, TEXT_ONLY, changed, erase, is_same, latents, weights
 
@@ -179,6 +180,15 @@ def test_every_choice_runs_and_changes_only_its_weights(
     after = weights(result.unet)
     assert {n for n in before if not torch.equal(before[n], after[n])} == {n for n in before if is_trainable(n, which)}
     assert is_same(before, weights(pipeline.unet))
+
+
+@pytest.mark.parametrize("method", get_args(EraseMethod))
+def test_published_constants_run_without_what_is_ours(pipeline: StableDiffusionPipeline, method: str) -> None:
+    config = published_erase(method)
+    assert config.method == method and (config.latents == "rollout" or method == "closed_form")
+    short = config.model_copy(update={"num_train_steps": 1, "robust_rounds": 2, "robust_invert_steps": 1})
+    result = erase(pipeline, short)
+    assert torch.tensor(result.losses).isfinite().all() and sum(result.retain_losses) == 0
 
 
 def test_every_method_is_tested_above() -> None:

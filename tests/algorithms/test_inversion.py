@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from hfi import inversion
 from hfi.config import InvertConfig, SamplerConfig
 from hfi.errors import InvalidInputError, NoFlaggedImagesError, TrainingDivergedError, UnknownTokenError
+from hfi.inversion import tokens as token_files
 from hfi.inversion import train
+from hfi.inversion.sphere import SphereSearch, sphere_step
 from hfi.inversion.tokens import ConceptToken
-from hfi.pipelines import encode_prompts
+from hfi.pipelines import embedding_table, encode_prompts
 from hfi.score import load_clip
 from tests import tiny
 
 CONFIG = InvertConfig(num_train_steps=4, batch_size=2, stopping="steps", initializer="bomb")
+GOLDEN = Path(__file__).with_name("golden_inversion.json")
+CHOICES = [
+    {name: value}
+    for name in ("weighting", "start", "stopping", "search")
+    for value in get_args(InvertConfig.model_fields[name].annotation)
+]
 
 
 def pictures(count: int) -> list[Image.Image]:
@@ -98,10 +109,86 @@ def fixed_loss(pipeline: StableDiffusionPipeline, images: list[Image.Image], row
         return train._cluster_losses(pipeline, rows, prompts, batch, 1).item()
 
 
-@pytest.mark.parametrize("options", [{"weighting": "loss"}, {"start": "encoder_output"}, {"stopping": "dvar"}])
+@pytest.mark.parametrize("options", CHOICES, ids=str)
 def test_every_choice_runs(pipeline: StableDiffusionPipeline, options: dict[str, str]) -> None:
     (token,) = inversion.invert(pipeline, pictures(3), [1, 2, 3], CONFIG.model_copy(update=options))
     assert token.learned_embeds.isfinite().all()
+    assert not torch.equal(token.learned_embeds, train.initial_rows(pipeline, "bomb", CONFIG))
+
+
+def golden_losses() -> dict[str, list[float]]:
+    """First and last losses of every choice, on a model of its own."""
+    losses = {}
+    for options in CHOICES:
+        config = CONFIG.model_copy(update=options)
+        (token,) = inversion.invert(tiny.build_pipeline(), pictures(3), [1, 2, 3], config)
+        losses[str(options)] = [token.card["first_loss"], token.card["final_loss"]]
+    return losses
+
+
+def test_golden_losses() -> None:
+    """The same seed gives the same losses as ever; a change that is meant is written down by `write_golden`."""
+    stored = json.loads(GOLDEN.read_text())
+    for name, losses in golden_losses().items():
+        assert losses == pytest.approx(stored[name], rel=1e-4), name
+
+
+def write_golden() -> None:
+    """Store the losses of today's code."""
+    GOLDEN.write_text(json.dumps(golden_losses(), indent=1) + "\n")
+
+
+def test_sphere_step_hand_worked() -> None:
+    right, up = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    # along the sphere the gradient is `up`; the step has the length 0.75, so the direction is (1, -0.75) / 1.25
+    moved = sphere_step(right, 5 * up + 3 * right, right, learning_rate=0.75, pull=0.0)
+    assert torch.allclose(moved, torch.tensor([[0.8, -0.6]]))
+    assert torch.allclose(sphere_step(right, 0 * up, up, 0.75, pull=1e-4), torch.tensor([[0.8, 0.6]]))
+    assert torch.equal(sphere_step(right, 2 * right, right, 0.75, pull=0.0), right)
+
+
+def test_sphere_search_goes_down_at_a_fixed_length() -> None:
+    goal, length = torch.tensor([[0.0, 2.0]]), torch.tensor(2.0)
+    search = SphereSearch(torch.tensor([[5.0, 0.1]]), length, learning_rate=0.05, pull=0.0)
+    losses = []
+    for _ in range(40):
+        loss = (search.rows - goal).square().sum()
+        losses.append(loss.item())
+        search.step_(loss)
+        assert search.rows.norm().item() == pytest.approx(2, rel=1e-5)
+    assert losses[-1] < 0.01 * losses[0]
+    before = search.rows.detach().clone()
+    search.step_(search.rows.sum() * float("nan"))
+    assert torch.equal(search.rows, before)
+
+
+def test_inversion_on_the_sphere_keeps_the_vocabularys_mean_length(pipeline: StableDiffusionPipeline) -> None:
+    config = CONFIG.model_copy(update={"search": "sphere", "num_vectors": 2, "sphere_learning_rate": 0.1})
+    (token,) = inversion.invert(pipeline, pictures(2), [1, 1], config)
+    mean = embedding_table(pipeline).norm(dim=1).mean()
+    assert torch.allclose(token.learned_embeds.norm(dim=1), mean.expand(2), rtol=1e-4)
+
+
+def test_several_initializers_give_one_vector_their_mean_and_several_vectors_one_each(
+    pipeline: StableDiffusionPipeline,
+) -> None:
+    bomb, axe = (train.initial_rows(pipeline, word, CONFIG) for word in ("bomb", "axe"))
+    assert torch.allclose(train.initial_rows(pipeline, "bomb, axe", CONFIG), (bomb + axe) / 2)
+    three = train.initial_rows(pipeline, "bomb, axe", CONFIG.model_copy(update={"num_vectors": 3}))
+    nearest = [int((row - torch.cat([bomb, axe])).norm(dim=1).argmin()) for row in three]
+    assert nearest == [0, 1, 0] and not torch.equal(three[0], three[2])
+    with pytest.raises(UnknownTokenError, match="is no word"):
+        train.initial_rows(pipeline, "bomb,,axe", CONFIG)
+
+
+def test_inversion_on_another_unet_sees_that_unet(pipeline: StableDiffusionPipeline) -> None:
+    latents, other = train.encode_images(pipeline, pictures(2)), tiny.build_pipeline(seed=1).unet
+    own = inversion.invert_latents(pipeline, latents, [1, 1], CONFIG)[0]
+    assert torch.equal(own.learned_embeds, inversion.invert(pipeline, pictures(2), [1, 1], CONFIG)[0].learned_embeds)
+    assert (
+        own.card["first_loss"]
+        != inversion.invert_latents(pipeline, latents, [1, 1], CONFIG, unet=other)[0].card["first_loss"]
+    )
 
 
 def test_sampling_and_weighting_agree_in_expectation() -> None:
@@ -111,6 +198,18 @@ def test_sampling_and_weighting_agree_in_expectation() -> None:
     weighted = (train.loss_factors(weights) * losses).mean()
     assert torch.allclose(sampled, weighted)
     assert train.loss_factors(weights).mean().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("weighting", ["sample", "loss"])
+def test_batches_of_either_weighting_have_the_same_expected_loss(weighting: str) -> None:
+    weights, losses = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.3, 0.9, 0.1])
+    config = CONFIG.model_copy(update={"weighting": weighting, "batch_size": 20_000})
+    numbered = torch.arange(3.0).view(3, 1, 1, 1)  # latents that say which picture they are
+    batch = train._draw_batch(
+        numbered, weights, torch.zeros(3, dtype=torch.long), config, torch.Generator().manual_seed(0)
+    )
+    found = (losses[batch.latents.flatten().long()] * batch.factors).mean().item()
+    assert found == pytest.approx(float((weights * losses).sum() / weights.sum()), rel=0.02)
 
 
 def test_reward_weights_are_positive_ordered_and_blind_to_a_constant() -> None:
@@ -140,13 +239,42 @@ def test_a_saved_token_means_the_same_here_and_in_diffusers(pipeline: StableDiff
     expected = inversion.encode_prompts_with_tokens(pipeline, prompts, tokens)
     assert torch.allclose(expected[1], encode_prompts(pipeline, ["a bomb"])[0], atol=1e-6)
     other = tiny.build_pipeline()
-    for path in sorted(tmp_path.rglob("*.safetensors")):
+    for path in sorted(tmp_path.rglob("learned_embeds.safetensors")):
         other.load_textual_inversion(str(path.parent), local_files_only=True)
     inversion.add_tokens_(pipeline, tokens)
     for changed in (pipeline, other):
         assert torch.allclose(encode_prompts(changed, prompts), expected, atol=1e-5)
     with pytest.raises(UnknownTokenError, match="already"):
         inversion.add_tokens_(pipeline, tokens)
+
+
+def test_a_saved_token_has_the_layout_of_other_programs_too(tmp_path: Path) -> None:
+    rows = torch.randn(2, 24, generator=torch.Generator().manual_seed(0))
+    single = ConceptToken("<concept>", rows[:, :16], card={"encoder_widths": [16]})
+    double = ConceptToken("<both>", rows, card={"encoder_widths": [16, 8]})
+    inversion.save_concept_tokens(tmp_path, [single, double])
+    first, second = tmp_path / "concept/webui/concept.safetensors", tmp_path / "both/webui/both.safetensors"
+    assert torch.equal(load_file(first)["emb_params"], rows[:, :16])
+    parts = load_file(second)
+    assert torch.equal(parts["clip_l"], rows[:, :16]) and torch.equal(parts["clip_g"], rows[:, 16:])
+    for file, token in ((first, single), (second, double)):
+        (loaded,) = inversion.load_concept_tokens(file)
+        assert loaded.placeholder == token.placeholder
+        assert torch.equal(loaded.learned_embeds, token.learned_embeds)
+    assert len(inversion.load_concept_tokens(tmp_path)) == 2
+    pipeline = tiny.build_pipeline()
+    pipeline.load_textual_inversion(str(first), token="<concept>", local_files_only=True)
+    assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[-2:], rows[:, :16])
+
+
+def test_a_token_of_another_model_is_refused(pipeline: StableDiffusionPipeline) -> None:
+    (token,) = inversion.invert(pipeline, pictures(1), [1], CONFIG)
+    assert inversion.encode_prompts_with_tokens(pipeline, ["a <concept>"], [token]).isfinite().all()
+    before = token_files.vocabulary_sha256(pipeline)
+    inversion.add_tokens_(pipeline, [token])  # more words are no other model
+    assert token_files.vocabulary_sha256(pipeline) == before
+    with pytest.raises(UnknownTokenError, match="learned on another model"):
+        inversion.encode_prompts_with_tokens(tiny.build_pipeline(seed=1), ["a <concept>"], [token])
 
 
 def test_add_tokens_keeps_the_words_there_were_bit_for_bit(pipeline: StableDiffusionPipeline) -> None:
@@ -181,6 +309,14 @@ def test_invert_refuses_bad_input(pipeline: StableDiffusionPipeline) -> None:
         inversion.invert(pipeline, pictures(2), [1], CONFIG)
     with pytest.raises(UnknownTokenError, match="already"):
         inversion.invert(pipeline, pictures(1), [1], CONFIG.model_copy(update={"placeholder": "bomb</w>"}))
+    with pytest.raises(InvalidInputError, match="multiples of 4 px"):
+        inversion.invert(pipeline, [Image.new("RGB", (33, 32))], [1], CONFIG)
+    with pytest.raises(InvalidInputError, match="sizes"):
+        inversion.invert(pipeline, [*pictures(1), Image.new("RGB", (64, 64))], [1, 1], CONFIG)
+    with pytest.raises(InvalidInputError, match="not numbers"):
+        inversion.invert_latents(pipeline, torch.full((1, 4, 8, 8), float("nan")), [1], CONFIG)
+    with pytest.raises(InvalidInputError, match="positive"):
+        inversion.invert(pipeline, pictures(1), [float("nan")], CONFIG)
 
 
 def test_invert_stops_when_the_loss_is_not_finite(pipeline: StableDiffusionPipeline) -> None:
