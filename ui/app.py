@@ -24,7 +24,6 @@ from ui.settings import UiSettings
 from ui.shell import Shell
 
 log = logging.getLogger("hfi.ui")
-SHELL_DELAY_SECONDS = 1.5  # the first pages are out before the interpreter is busy importing Gradio
 
 
 class Application(FastAPI):
@@ -47,7 +46,7 @@ def build_app(store_path: Path | str | Store, settings: UiSettings | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await shell.start(SHELL_DELAY_SECONDS)
+        await shell.start(context.settings.shell_delay_seconds)
         yield
         await shell.stop()
         context.close()

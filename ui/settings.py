@@ -25,6 +25,8 @@ class UiSettings(BaseModel):
     max_batch_bytes: int = Field(64 * KIB, description="Longest batch of judgments (50 of them).")
     max_form_bytes: int = Field(512 * KIB, description="Longest request of a page's function (guidelines are long).")
     max_upload_bytes: int = Field(64 * MIB, description="Longest upload.")
+    # By then the first answers are out; from then on the interpreter is busy importing Gradio for seconds.
+    shell_delay_seconds: float = Field(1.5, ge=0, description="Seconds until Gradio's pages begin to be built.")
     num_store_threads: int = Field(8, ge=1, le=64, description="Store calls at once; each thread has a connection.")
 
     @property

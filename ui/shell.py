@@ -59,6 +59,10 @@ class Shell:
             return
         await self._app(scope, receive, send)
 
+    def mounted_routes(self) -> list[Any]:
+        """Gradio's routes; none before its pages are built."""
+        return list(getattr(self._app, "routes", []))
+
     def function_role(self, body: dict[str, Any]) -> str | None:
         """The least role for the function that a call's body names; None if there is none."""
         index = body.get("fn_index")
@@ -69,10 +73,15 @@ class Shell:
         return "annotator" if function is None else least_role_of_function(function)
 
 
+def quiet_environment() -> None:
+    """Gradio and its libraries talk to nobody; they read this once, when they are imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
 def build_shell(context: Context) -> tuple[Any, Any]:
     """Import Gradio, build the pages and mount them; seconds."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    quiet_environment()
     import gradio as gr
     from fastapi import FastAPI, Request
     from fastapi.middleware.cors import CORSMiddleware
