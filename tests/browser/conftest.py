@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +11,7 @@ import pytest
 
 from storage import Store
 from storage.records import JudgmentRecord
-
-playwright_api = pytest.importorskip("playwright.sync_api", reason="The page tests need playwright (pip install playwright).")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-from tests.browser.serving import Server, Sizes, fill_store, free_port
+from tests.browser.serving import Server, Sizes, fill_store, find_chromium, free_port
 
 ANNOTATORS = tuple(f"person {number}" for number in range(60))
 PATIENCE_MS = 60_000
@@ -25,8 +20,8 @@ PATIENCE_MS = 60_000
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The application on a filled store."""
-    if CHROMIUM is None:
-        pytest.skip("The page tests need a browser: install Debian's package chromium.")
+    find_chromium() or pytest.skip("The page tests need a browser: install Debian's package chromium.")
+    pytest.importorskip("playwright.sync_api", reason="The page tests need playwright: pip install 'hfi[test]'.")
     path = tmp_path_factory.mktemp("pages") / "store"
     fill_store(path, Sizes(annotators=ANNOTATORS))
     running = Server(path, free_port())
@@ -38,8 +33,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def browser(server: Server) -> Iterator[Any]:
     """Debian's chromium, without a window."""
-    with playwright_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         yield opened
         opened.close()
 
@@ -96,8 +93,16 @@ class Person:
             self.press(key, page=page)
 
     def wait_saved(self, page: Any = None) -> None:
-        """Until the server has acknowledged everything."""
-        (page or self.page).wait_for_selector("#unsent[data-n='0'][data-state=saved]")
+        """Until the server has acknowledged everything, and the page says so."""
+        (page or self.page).wait_for_function(
+            "!Object.keys(localStorage).some((key) => key.startsWith('hfi.outbox|')) && "
+            "document.querySelector('#unsent[data-n=\"0\"][data-state=saved]') !== null"
+        )
+
+    def wait_ahead(self, n_pictures: int = 9) -> None:
+        """Until so many pictures have been fetched."""
+        fetched = "performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/img/')).length"
+        self.page.wait_for_function(f"{fetched} >= {n_pictures}")
 
     def wait_state(self, name: str) -> None:
         """Until a state stands in place of the picture."""
@@ -110,7 +115,8 @@ class Person:
 
     def unsent(self) -> int:
         """Entries of the outbox, as the browser keeps them."""
-        return int(self.page.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('hfi.outbox|')).length"))
+        own = "Object.keys(localStorage).filter((key) => key.startsWith('hfi.outbox|'))"
+        return int(self.page.evaluate(f"{own}.length"))
 
     def judgments(self) -> list[JudgmentRecord]:
         """The person's judgments that stand in the store, oldest first."""
@@ -122,12 +128,12 @@ class Person:
 
 
 @pytest.fixture
-def visit(server: Server, browser: Any, store: Store, request: pytest.FixtureRequest) -> Iterator[Callable[..., Person]]:
+def visit(server: Server, browser: Any, store: Store) -> Iterator[Callable[..., Person]]:
     """Open a project as an annotator of one's own; afterwards nothing may have gone wrong unseen."""
     people: list[Person] = []
 
     def open_project(project: str, *, is_open: bool = True, **options: Any) -> Person:
-        name = ANNOTATORS[_taken.__next__()]
+        name = ANNOTATORS[next(_taken)]
         options.setdefault("viewport", {"width": 1280, "height": 800})
         context = browser.new_context(**options)
         person = Person(name, project, context, server, store)

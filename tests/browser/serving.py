@@ -1,10 +1,13 @@
 """The real application on a small filled store, in a process of its own, for a real browser.
 
-    python -m tests.browser.serving FOLDER PORT        fills the store if it is new, and serves it
+python -m tests.browser.serving FOLDER PORT        fills the store if it is new, and serves it
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +30,7 @@ Say **yes** if a weapon can be seen, whole or in part: a knife, a gun, a bomb, a
 Blurred and unfinished pictures count as what they most look like.
 """
 START_SECONDS = 180
+STOP_SECONDS = 5
 
 
 def draw_pictures(store: Store, n: int, size_px: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -59,7 +63,7 @@ class Sizes:
 
 
 def fill_store(path: Path, sizes: Sizes) -> None:
-    """A project of every kind ("flag", "kinds" with categories, "score", "pair", "ranking", "sensitive", "training" ...)."""
+    """A project of every kind, and some in which something is special; the tests name them."""
     with Store.open(path) as store:
         for name in sizes.annotators:
             store.add_annotator(name)
@@ -84,7 +88,7 @@ def fill_store(path: Path, sizes: Sizes) -> None:
             ("kinds", "flag", hinted, {"categories": categories}),
             ("score", "score", singles, {"guideline": "How sharp is the picture? 1: a blur, 5: every line is clear."}),
             ("pair", "pair", several[2], {"guideline": "Which picture shows better what the words say?"}),
-            ("ranking", "ranking", several[4], {"guideline": "Which picture is best? Then the second best, and so on."}),
+            ("ranking", "ranking", several[4], {"guideline": "Which picture is best? And then?"}),
             ("sensitive", "flag", hinted, {"categories": categories, "is_sensitive": True}),
             ("training", "flag", singles, {"categories": categories}),
             ("short lease", "flag", singles, {"lease_seconds": 2.0}),
@@ -128,18 +132,23 @@ class Server:
         """End it, politely or not."""
         if self.child is None:
             return
-        if is_killed:
-            self.child.kill()
-        else:
+        if not is_killed:
             self.child.terminate()
-        self.child.wait(timeout=30)
+            # On a busy machine it may take its time: it is a test's server, and the store outlives a kill.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(timeout=STOP_SECONDS)
+        self.child.kill()
+        self.child.wait()
         self.child = None
+
+
+def find_chromium() -> str | None:
+    """The browser of the system, if it has one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def free_port() -> int:
     """A port nobody listens on at the moment."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -168,7 +168,7 @@ def test_keys_can_be_changed_and_are_remembered(visit: Visit) -> None:
 
 
 def test_fingers_judge_on_a_phone(visit: Visit) -> None:
-    """At 390 px: two thumb buttons, targets of 44 px, nothing beside the screen; a pair by touching the better picture."""
+    """At 390 px: thumb buttons, targets of 44 px, nothing beside the screen; a pair by touching the better one."""
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     person = visit("flag", **phone)
     page = person.page

@@ -98,6 +98,7 @@ export class Controls {
   #connectWorld() {
     const { page, storage } = this;
     window.addEventListener("online", () => page.tryAgain());
+    window.addEventListener("offline", () => page.queue.current ?? page.arrived());
     window.addEventListener("blur", () => page.reveal.cover());
     window.addEventListener("storage", (event) => event.key?.startsWith("hfi.outbox|") && page.outboxChanged(page.outbox.state));
     window.addEventListener("pagehide", () => page.outbox.sendAtLeaving());

@@ -122,7 +122,7 @@ class Page {
     const { problem, queue } = this;
     if (this.exposure.isCapReached || queue.reason === "cap") this.view.showState(states.cap(this.exposure.minutes));
     else if (problem === "logged_out") this.view.showState(states.loggedOut(n, loginAddress));
-    else if (problem === "offline") this.view.showState(states.offline(n, () => this.tryAgain()));
+    else if (problem === "offline" || navigator.onLine === false) this.view.showState(states.offline(n, () => this.tryAgain()));
     else if (!queue.isEmpty || queue.isAsking || queue.reason === null) this.view.showState(states.loading());
     else if (queue.reason === "break") this.rest();
     else if (queue.reason === "finished" && this.progress.total === 0) this.view.showState(states.empty(look));

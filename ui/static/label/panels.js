@@ -63,7 +63,7 @@ export function showLatest(entries, edit) {
 
 function latestRow(entry, edit) {
   const words = describe(entry.answer);
-  const thumbs = entry.images.slice(0, 4).map((image) => make("img", { src: `/thumb/${image.sha256}`, alt: "", width: 44, height: 44, loading: "lazy" }));
+  const thumbs = entry.assignment.images.slice(0, 4).map((image) => make("img", { src: `/thumb/${image.sha256}`, alt: "", width: 44, height: 44, loading: "lazy" }));
   const button = make(
     "button",
     { class: "latest-row", type: "button", "data-uuid": entry.uuid, "aria-label": `Change: ${words}` },

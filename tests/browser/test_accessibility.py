@@ -1,0 +1,72 @@
+"""For everybody: axe-core finds no serious violation in any state, and what happens is said aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Person
+
+Visit = Callable[..., Person]
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="Needs axe-playwright-python.")
+SERIOUS = ("serious", "critical")
+
+
+def find_violations(page: Any, state: str) -> list[str]:
+    """axe-core's serious findings on a page as it is now, in light and in dark."""
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        for violation in axe.Axe().run(page).response["violations"]:
+            if violation["impact"] in SERIOUS:
+                nodes = [node["html"][:120] for node in violation["nodes"][:3]]
+                found.append(f"{state}, {scheme}: {violation['id']} {nodes}")
+    return found
+
+
+@pytest.mark.parametrize("project", ["kinds", "score", "pair", "ranking"])
+def test_no_serious_violation_while_judging(visit: Visit, project: str) -> None:
+    """In each kind, wide and narrow."""
+    page = visit(project).page
+    found = find_violations(page, project)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert found + find_violations(page, f"{project}, 390 px") == []
+
+
+def test_no_serious_violation_in_dialogs_and_states(visit: Visit) -> None:
+    """Legend, reasons, limits, last ten, break; consent and a covered picture."""
+    person = visit("kinds")
+    page = person.page
+    person.judge("f", "2", "j")
+    found = find_violations(page, "choosing categories")
+    for key, dialog in (("?", "legend"), ("s", "skip")):
+        person.press(key)
+        page.wait_for_selector(f"#{dialog}-dialog[open]")
+        found += find_violations(page, dialog)
+        person.press("Escape")
+    page.click("#menu-button")
+    found += find_violations(page, "menu")
+    person.press("Escape", "b")
+    person.wait_state("break")
+    found += find_violations(page, "break")
+
+    person = visit("sensitive")
+    found += find_violations(person.page, "consent")
+    person.page.click("#state .primary")
+    person.page.wait_for_selector("#stage[data-assignment]")
+    assert found + find_violations(person.page, "covered") == []
+
+
+def test_answers_are_announced_and_reachable_by_tab(visit: Visit) -> None:
+    """What was answered is said; a tabbed button answers by Enter and by Space and keeps the focus."""
+    person = visit("flag")
+    page = person.page
+    person.press("j")
+    page.wait_for_function("document.querySelector('#live').textContent.startsWith('Yes.')")
+    page.focus("[data-answer=no]")
+    person.press("Tab", "Shift+Tab", "Enter", "Space")
+    assert page.evaluate("document.activeElement.dataset.answer") == "no"
+    person.wait_saved()
+    assert person.answers() == ["yes", "no", "no"]
