@@ -8,7 +8,18 @@ import gradio as gr
 
 from storage.errors import InvalidInputError
 from storage.validate import check_choice
-from ui.pages.frame import ANNOTATOR, Said, Shell, Visit, build_header, build_notice, build_title, fill, on_load
+from ui.pages.frame import (
+    ANNOTATOR,
+    Said,
+    Shell,
+    Visit,
+    build_header,
+    build_html,
+    build_notice,
+    build_title,
+    fill,
+    on_load,
+)
 
 THEMES = [("As the system", "auto"), ("Light", "light"), ("Dark", "dark")]
 TOKEN_DAYS = [("30 days", "30"), ("90 days", "90"), ("a year", "365")]
@@ -19,7 +30,7 @@ def build_account(shell: Shell) -> None:
     build_header(shell, "account")
     with gr.Column(elem_id="main"):
         build_title("Account", "Your own password, sessions, keys and tokens.")
-        gr.HTML(fill("sign_out.html"))
+        build_html(fill("sign_out.html"))
         with gr.Row(equal_height=False):
             with gr.Column(min_width=300, elem_classes="panel"):
                 _build_password(shell)
@@ -44,7 +55,7 @@ def show_account(visit: Visit) -> tuple[Any, ...]:
 
 
 def _build_password(shell: Shell) -> None:
-    gr.HTML(fill("panel_title.html", title="Password", text="Changing it logs you out everywhere, here too."))
+    build_html(fill("panel_title.html", title="Password", text="Changing it logs you out everywhere, here too."))
     current = gr.Textbox(label="The present password", type="password", max_length=200)
     new = gr.Textbox(label="The new one", info="10 characters or more.", type="password", max_length=200)
     again = gr.Textbox(label="The new one again", type="password", max_length=200)
@@ -64,8 +75,8 @@ def change_password(visit: Visit, current: str, new: str, again: str) -> Said:
 
 
 def _build_sessions(shell: Shell) -> gr.HTML:
-    gr.HTML(fill("panel_title.html", title="Sessions", text="The browsers in which you are logged in."))
-    sessions = gr.HTML("")
+    build_html(fill("panel_title.html", title="Sessions", text="The browsers in which you are logged in."))
+    sessions = build_html("")
     button = gr.Button("Log out everywhere else", elem_classes="narrow")
     notice = build_notice()
     shell.on(button.click, end_other_sessions, ANNOTATOR, [], [sessions], notice)
@@ -93,8 +104,8 @@ def end_other_sessions(visit: Visit) -> Said:
 
 def _build_settings(shell: Shell) -> list[Any]:
     text = "Keys are changed on the labelling page itself, with its legend (key ?)."
-    gr.HTML(fill("panel_title.html", title="Labelling page", text=text))
-    keys = gr.HTML("")
+    build_html(fill("panel_title.html", title="Labelling page", text=text))
+    keys = build_html("")
     enabled = gr.Checkbox(True, label="Single keys answer (switch off if you use speech or another input)")
     theme = gr.Radio(THEMES, value="auto", label="Colours")
     save = gr.Button("Save", elem_classes="narrow")
@@ -134,12 +145,12 @@ def reset_keys(visit: Visit) -> Said:
 
 def _build_tokens(shell: Shell) -> gr.HTML:
     text = "With a token a program does what you may do. It is shown once; only its hash is kept."
-    gr.HTML(fill("panel_title.html", title="Tokens for programs", text=text))
-    tokens = gr.HTML("")
+    build_html(fill("panel_title.html", title="Tokens for programs", text=text))
+    tokens = build_html("")
     label = gr.Textbox(label="What it is for", max_length=40)
     days = gr.Dropdown(TOKEN_DAYS, value="90", label="How long it holds", filterable=False)
     make = gr.Button("Make a token", elem_classes="narrow")
-    secret = gr.HTML("")
+    secret = build_html("")
     number = gr.Number(None, label="End the token number", precision=0)
     end = gr.Button("End it", elem_classes="narrow")
     notice = build_notice()

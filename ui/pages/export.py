@@ -20,6 +20,7 @@ from ui.pages.frame import (
     Shell,
     Visit,
     build_header,
+    build_html,
     build_notice,
     build_project_choice,
     build_title,
@@ -48,7 +49,7 @@ def build_export(shell: Shell) -> None:
             freeze = gr.Button("Freeze a snapshot", variant="primary")
         notice = build_notice()
         snapshot = gr.Dropdown([], label="Snapshot", allow_custom_value=True)
-        facts = gr.HTML(fill("waiting.html"))
+        facts = build_html(fill("waiting.html"))
         with gr.Row(equal_height=False):
             with gr.Column(min_width=300, elem_classes="panel"):
                 _build_download(shell, project, snapshot)
@@ -126,7 +127,7 @@ def load(store: Store, snapshot_hash: str) -> Snapshot:
 
 
 def _build_download(shell: Shell, project: gr.Dropdown, snapshot: gr.Dropdown) -> None:
-    gr.HTML(fill("panel_title.html", title="Download", text="Parquet files, a card and a manifest, as one zip."))
+    build_html(fill("panel_title.html", title="Download", text="Parquet files, a card and a manifest, as one zip."))
     license_name = gr.Dropdown(list(LICENSES), value="other", label="Licence asked for", allow_custom_value=True)
     with_notes = gr.Checkbox(label="With annotators' notes (free text: read them first)")
     button = gr.Button("Make the dataset", variant="primary", elem_classes="narrow")
@@ -137,7 +138,7 @@ def _build_download(shell: Shell, project: gr.Dropdown, snapshot: gr.Dropdown) -
 
 def _build_push(shell: Shell, project: gr.Dropdown, snapshot: gr.Dropdown) -> None:
     text = "To a dataset repository; private unless you type its name a second time. The token comes from HF_TOKEN."
-    gr.HTML(fill("panel_title.html", title="Send to the Hub", text=text))
+    build_html(fill("panel_title.html", title="Send to the Hub", text=text))
     repository = gr.Textbox(label="Repository", info="owner/name; made if it isn't there.", max_length=200)
     public = gr.Textbox(
         label="To make it public, type the name again", info="Empty = only you can read it.", max_length=200
@@ -152,7 +153,7 @@ def _build_push(shell: Shell, project: gr.Dropdown, snapshot: gr.Dropdown) -> No
 def _build_watch(shell: Shell) -> tuple[gr.HTML, gr.HTML, gr.Timer, gr.Textbox]:
     """A box that follows a job until it has ended."""
     notice = build_notice()
-    shown, job_id, timer = gr.HTML(""), gr.Textbox(visible="hidden"), gr.Timer(POLL_SECONDS, active=False)
+    shown, job_id, timer = build_html(""), gr.Textbox(visible="hidden"), gr.Timer(POLL_SECONDS, active=False)
     shell.on(timer.tick, watch_job, RESEARCHER, [job_id], [shown, timer])
     return shown, notice, timer, job_id
 

@@ -234,9 +234,14 @@ def notice_html(sentence: str, tone: Tone = "plain") -> str:
 # --- parts of pages ----------------------------------------------------------------------------------------------
 
 
+def build_html(value: str = "", *classes: str) -> gr.HTML:
+    """A piece of HTML made by a template, looking as our own style sheet says and not as Gradio's."""
+    return gr.HTML(value, elem_classes=["hfi", *classes], apply_default_css=False)
+
+
 def build_header(shell: Shell, path: str) -> None:
     """The top of a page: its name, the way to the others, who is logged in."""
-    header = gr.HTML(_header_html(path, None), elem_classes="header")
+    header = build_html(_header_html(path, None), "header")
 
     def show_header(visit: Visit) -> str:
         return _header_html(path, visit.user)
@@ -262,12 +267,12 @@ def on_load(shell: Shell, function: Call, role: str, outputs: Sequence[Any], not
 
 def build_title(title: str, text: str) -> None:
     """The page's heading and one sentence on what it is for."""
-    gr.HTML(fill("title.html", title=title, text=text), elem_classes="title")
+    build_html(fill("title.html", title=title, text=text), "title")
 
 
 def build_notice() -> gr.HTML:
     """The place for what came of an action."""
-    return gr.HTML("", elem_classes="notice-place")
+    return build_html("", "notice-place")
 
 
 def build_project_choice() -> gr.Dropdown:

@@ -17,6 +17,7 @@ from ui.pages.frame import (
     Shell,
     Visit,
     build_header,
+    build_html,
     build_notice,
     build_project_choice,
     build_title,
@@ -41,13 +42,13 @@ def build_gallery(shell: Shell) -> None:
             order = gr.Dropdown(list(ORDERS), value="newest", label="Order", filterable=False)
         filters = [prompt, order, *_build_filters()]
         with gr.Row(elem_classes="pager"):
-            back = gr.Button("Back", size="sm", min_width=60)
-            counted = gr.HTML("", elem_classes="counted")
-            page = gr.Number(1, label="Page", show_label=False, precision=0, minimum=1, min_width=70, scale=0)
-            forth = gr.Button("Next", size="sm", min_width=60)
+            back = gr.Button("Back", size="sm", min_width=60, scale=0)
+            counted = build_html("", "counted")
+            page = gr.Number(1, label="Page", container=False, precision=0, minimum=1, min_width=70, scale=0)
+            forth = gr.Button("Next", size="sm", min_width=60, scale=0)
             uncovers = gr.Checkbox(label="Uncover the pictures", visible=False, min_width=180)
         notice = build_notice()
-        board = gr.HTML("", elem_classes="board-place")
+        board = build_html("", "board-place")
         _build_details(shell, project, board, uncovers)
     _connect(shell, project, filters, (back, page, forth), (board, counted, page, uncovers), notice)
 
@@ -167,10 +168,10 @@ def _parse_seed(text: str) -> int | None:
 
 def _build_details(shell: Shell, project: gr.Dropdown, board: gr.HTML, uncovers: gr.Checkbox) -> None:
     with gr.Column(visible=False, elem_classes="details") as panel:
-        details = gr.HTML("")
+        details = build_html("")
         sha256 = gr.Textbox(visible="hidden")
         with gr.Accordion("Make it an item of known answer", open=False, visible=False) as gold_panel:
-            gr.HTML(fill("gold_help.html"))
+            build_html(fill("gold_help.html"))
             with gr.Row():
                 answer = gr.Dropdown([], label="The right answer", allow_custom_value=True)
                 is_training = gr.Checkbox(label="Use it in the training round (else as a hidden check)")

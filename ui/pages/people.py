@@ -8,7 +8,7 @@ import gradio as gr
 
 from storage.errors import InvalidInputError
 from storage.records import ROLES
-from ui.pages.frame import OWNER, Said, Shell, Visit, build_header, build_notice, build_title, fill, on_load
+from ui.pages.frame import OWNER, Said, Shell, Visit, build_header, build_html, build_notice, build_title, fill, on_load
 
 ROLE_CHOICES = [
     ("Annotator: judges", "annotator"),
@@ -28,7 +28,7 @@ def build_people(shell: Shell) -> None:
                 invitations = _build_invite(shell)
             with gr.Column(min_width=300, elem_classes="panel"):
                 person, change = _build_change()
-        people = gr.HTML(fill("waiting.html"))
+        people = build_html(fill("waiting.html"))
     on_load(shell, show_people, OWNER, [people, person, invitations])
     role, set_role_button, disable, enable, password, set_password_button, notice = change
     outputs = [people, person]
@@ -39,13 +39,13 @@ def build_people(shell: Shell) -> None:
 
 
 def _build_invite(shell: Shell) -> gr.HTML:
-    gr.HTML(fill("panel_title.html", title="Invite", text="The link works once, for whoever opens it first."))
+    build_html(fill("panel_title.html", title="Invite", text="The link works once, for whoever opens it first."))
     role = gr.Radio(ROLE_CHOICES, value="annotator", label="As", elem_classes="column-choice")
     days = gr.Number(7, label="Days it holds", precision=0, minimum=1, maximum=90)
     button = gr.Button("Make a link", variant="primary", elem_classes="narrow")
     notice = build_notice()
-    link = gr.HTML("")
-    invitations = gr.HTML("")
+    link = build_html("")
+    invitations = build_html("")
     number = gr.Number(None, label="End the link number", precision=0)
     end = gr.Button("End it", elem_classes="narrow")
     shell.on(button.click, invite, OWNER, [role, days], [link, invitations], notice)
@@ -54,7 +54,7 @@ def _build_invite(shell: Shell) -> gr.HTML:
 
 
 def _build_change() -> tuple[gr.Dropdown, tuple[Any, ...]]:
-    gr.HTML(fill("panel_title.html", title="Change", text="What somebody judged stays, whatever is changed here."))
+    build_html(fill("panel_title.html", title="Change", text="What somebody judged stays, whatever is changed here."))
     person = gr.Dropdown([], label="Who", allow_custom_value=True)
     role = gr.Dropdown(list(ROLES), value="annotator", label="Role", filterable=False)
     set_role_button = gr.Button("Give this role", elem_classes="narrow")

@@ -8,7 +8,18 @@ import gradio as gr
 
 from storage.gallery import GalleryFilter
 from storage.records import Project
-from ui.pages.frame import ANNOTATOR, RESEARCHER, REVIEWER, Shell, Visit, build_header, build_title, fill, on_load
+from ui.pages.frame import (
+    ANNOTATOR,
+    RESEARCHER,
+    REVIEWER,
+    Shell,
+    Visit,
+    build_header,
+    build_html,
+    build_title,
+    fill,
+    on_load,
+)
 
 N_STRIP = 6
 ASKS = {
@@ -24,7 +35,7 @@ def build_projects(shell: Shell) -> None:
     build_header(shell, "")
     with gr.Column(elem_id="main"):
         build_title("Projects", "Look at pictures and say what should not be there.")
-        cards = gr.HTML(fill("waiting.html"), elem_classes="cards-place")
+        cards = build_html(fill("waiting.html"), "cards-place")
     on_load(shell, show_projects, ANNOTATOR, [cards])
 
 

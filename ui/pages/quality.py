@@ -21,6 +21,7 @@ from ui.pages.frame import (
     Shell,
     Visit,
     build_header,
+    build_html,
     build_notice,
     build_project_choice,
     build_title,
@@ -45,11 +46,11 @@ def build_quality(shell: Shell) -> None:
         notice = build_notice()
         with gr.Tabs():
             with gr.Tab("Overview"):
-                overview = gr.HTML(fill("waiting.html"))
+                overview = build_html(fill("waiting.html"))
             with gr.Tab("People"):
-                people = gr.HTML("")
+                people = build_html("")
             with gr.Tab("Days"):
-                days = gr.HTML("")
+                days = build_html("")
             with gr.Tab("Disagreement"):
                 build_disputes(shell, project)
             with gr.Tab("Withdraw", visible=False) as withdraw_tab:
@@ -144,7 +145,7 @@ def tabulate_drift(counts: list[DayCount]) -> dict[str, Any]:
 
 
 def _build_withdraw(shell: Shell) -> gr.Dropdown:
-    gr.HTML(fill("withdraw_help.html"))
+    build_html(fill("withdraw_help.html"))
     annotator = gr.Dropdown([], label="Whose work", allow_custom_value=True)
     typed = gr.Textbox(label="Type the name again", info="So that it is not done by mistake.", max_length=40)
     button = gr.Button("Withdraw all their judgments", variant="stop", elem_classes="narrow")

@@ -9,7 +9,7 @@ import gradio as gr
 
 from storage.errors import InvalidInputError
 from storage.records import ItemRecord, JudgmentInput, JudgmentRecord, Project
-from ui.pages.frame import REVIEWER, Said, Shell, Visit, build_notice, fill
+from ui.pages.frame import REVIEWER, Said, Shell, Visit, build_html, build_notice, fill
 
 N_DISPUTES = 24
 ANSWERS = {
@@ -28,9 +28,9 @@ ANSWERS = {
 
 def build_disputes(shell: Shell, project: gr.Dropdown) -> None:
     """What is disputed as a board; the one that was clicked below it, with the answers to choose from."""
-    board = gr.HTML("", elem_classes="board-place")
+    board = build_html("", "board-place")
     with gr.Column(visible=False, elem_classes="details") as panel:
-        item = gr.HTML("")
+        item = build_html("")
         item_id = gr.Number(visible="hidden", precision=0)
         answer = gr.Radio([], label="Your decision")
         categories = gr.CheckboxGroup([], label="It shows", visible=False)

@@ -14,6 +14,7 @@ from ui.pages.frame import (
     Shell,
     Visit,
     build_header,
+    build_html,
     build_notice,
     build_project_choice,
     build_title,
@@ -108,8 +109,8 @@ def _build_new(shell: Shell) -> gr.Textbox:
 def _build_editor(shell: Shell, value: str) -> gr.Textbox:
     """A text in Markdown, and beside it what annotators will read."""
     text = gr.Textbox(value, label="Guideline", info="Markdown; pictures and HTML are left out.", lines=12)
-    gr.HTML('<p class="caption" aria-hidden="true">What annotators read</p>')
-    preview = gr.HTML(_guideline_html(value), elem_classes="guideline")
+    build_html('<p class="caption" aria-hidden="true">What annotators read</p>')
+    preview = build_html(_guideline_html(value), "guideline")
     shell.on(text.change, preview_guideline, RESEARCHER, [text], [preview], trigger_mode="always_last")
     return text
 
@@ -175,13 +176,13 @@ def _build_guideline(shell: Shell) -> gr.Dropdown:
     project = build_project_choice()
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            facts = gr.HTML("")
+            facts = build_html("")
             text = _build_editor(shell, "")
             save = gr.Button("Save as a new version", variant="primary", elem_classes="narrow")
             notice = build_notice()
         with gr.Column(scale=3, min_width=300):
             settings, saved = _build_settings(shell, project)
-            versions = gr.HTML("", elem_classes="versions")
+            versions = build_html("", "versions")
     shell.on(save.click, save_guideline, RESEARCHER, [project, text], [facts, versions], notice)
     shell.on(project.change, show_setup, RESEARCHER, [project], [facts, text, versions, *settings, saved], notice)
     return project

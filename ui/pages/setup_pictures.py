@@ -20,6 +20,7 @@ from ui.pages.frame import (
     Said,
     Shell,
     Visit,
+    build_html,
     build_notice,
     build_project_choice,
     fill,
@@ -36,7 +37,7 @@ N_SHOWN_REFUSALS = 10
 def build_pictures(shell: Shell) -> gr.Dropdown:
     """Three ways to add pictures to a project, and what it has so far."""
     project = build_project_choice()
-    so_far = gr.HTML("")
+    so_far = build_html("")
     with gr.Tabs():
         with gr.Tab("Upload"):
             _build_upload(shell, project, so_far)
@@ -70,7 +71,7 @@ def _build_upload(shell: Shell, project: gr.Dropdown, so_far: gr.HTML) -> None:
         )
     button = gr.Button("Add to the project", variant="primary", elem_classes="narrow")
     notice = build_notice()
-    refused = gr.HTML("")
+    refused = build_html("")
     inputs = [project, files, prompt, per_item]
     shell.on(button.click, add_uploads, RESEARCHER, inputs, [files, so_far, refused], notice, show_progress="minimal")
     shell.on(project.change, propose_per_item, RESEARCHER, [project], [per_item])
@@ -145,7 +146,7 @@ def _build_generate(shell: Shell, project: gr.Dropdown) -> None:
         button = gr.Button("Hand over to the queue", variant="primary", elem_classes="narrow")
         command = gr.Button("Show the command instead", elem_classes="narrow")
     notice = build_notice()
-    shown = gr.HTML("")
+    shown = build_html("")
     shell.on(button.click, submit_generating, RESEARCHER, inputs, [shown], notice)
     shell.on(command.click, show_command, RESEARCHER, inputs, [shown], notice)
 
@@ -202,7 +203,7 @@ def import_folders(visit: Visit) -> tuple[Path, ...]:
 
 def _build_import(shell: Shell, project: gr.Dropdown) -> None:
     folders = [str(folder) for folder in getattr(shell.context.settings, "import_folders", ())]
-    gr.HTML(fill("import_folders.html", folders=folders))
+    build_html(fill("import_folders.html", folders=folders))
     if not folders:
         return
     path = gr.Textbox(label="Folder of pictures, export folder or parquet file", info="Its path on the server.")
@@ -212,7 +213,7 @@ def _build_import(shell: Shell, project: gr.Dropdown) -> None:
     skips_bad = gr.Checkbox(label="Import the good rows although some are bad")
     button = gr.Button("Hand over to the queue", variant="primary", elem_classes="narrow")
     notice = build_notice()
-    shown = gr.HTML("")
+    shown = build_html("")
     shell.on(button.click, submit_import, RESEARCHER, [project, path, columns, skips_bad], [shown], notice)
 
 
