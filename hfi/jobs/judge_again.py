@@ -151,7 +151,8 @@ def _add_pairs(
     entries: list[PairEntry] = []
     for first, second in itertools.combinations(pictures, 2):
         count = len(pictures[first])
-        for place in dict.fromkeys(i * count // config.num_pairs for i in range(min(config.num_pairs, count))):
+        num_chosen = min(config.num_pairs, count)
+        for place in (i * count // num_chosen for i in range(num_chosen)):
             pair = [(first, pictures[first][place]), (second, pictures[second][place])]
             if generator.random() < 0.5:
                 pair.reverse()
