@@ -4,6 +4,7 @@ import { describe, kinds, otherAnswer, ranksOf } from "./kinds.js";
 import { askReason } from "./panels.js";
 import { loadPictures } from "./prefetch.js";
 import { newUuid } from "./tabs.js";
+import { afterPaint } from "./view.js";
 
 const FEEDBACK_PATIENCE_MS = 5000;
 const QUICK_MS = 300;
@@ -89,10 +90,22 @@ export class Judging {
     const elapsedMs = Math.round(performance.now() - this.shownAt);
     this.outbox.add({ op: "judge", uuid, judgment: this.#judgment(uuid, slot, answer, elapsedMs) });
     const entry = { uuid, assignment: slot.assignment, pictures: slot.pictures, answer, supersedes: slot.supersedes ?? "", before: slot.before };
-    if (slot.assignment.purpose === "training") this.#awaitFeedback(entry);
-    else if (answer.answer === "hide_kind") this.#afterHideKind(entry);
-    else this.next();
-    setTimeout(() => this.#afterwards(entry, slot, elapsedMs), 0);
+    if (slot.assignment.purpose === "training") {
+      this.#awaitFeedback(entry);
+    } else {
+      this.#remember(entry);
+      if (answer.answer === "hide_kind") this.#afterHideKind(entry);
+      else this.next();
+    }
+    this.onChange(slot.supersedes ? 0 : 1);
+    afterPaint(() => this.#afterwards(entry, elapsedMs));
+  }
+
+  #remember(entry) {
+    this.latest = this.latest.filter((other) => other.uuid !== entry.supersedes);
+    this.latest.unshift(entry);
+    // Decoded pictures are large: far back, the address is enough.
+    if (this.latest.length > 10) this.latest[10].pictures = null;
   }
 
   #judgment(uuid, slot, answer, elapsedMs) {
@@ -111,18 +124,12 @@ export class Judging {
   }
 
   /** What can wait until the next picture is on the screen. */
-  #afterwards(entry, slot, elapsedMs) {
-    if (entry.assignment.purpose !== "training") {
-      this.latest = this.latest.filter((other) => other.uuid !== entry.supersedes);
-      this.latest.unshift(entry);
-      // Decoded pictures are large: far back, the address is enough.
-      for (const old of this.latest.slice(10)) old.pictures = null;
-    }
+  #afterwards(entry, elapsedMs) {
     this.exposure.act();
+    this.view.flash(entry.answer);
     this.#noticeHaste(elapsedMs);
     this.view.announce(`${describe(entry.answer)}. ${this.current ? "Next picture." : ""}`);
     this.queue.fill();
-    this.onChange(slot.supersedes ? 0 : 1);
   }
 
   #noticeHaste(elapsedMs) {

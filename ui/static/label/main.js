@@ -10,7 +10,7 @@ import { askDialog, askLimits, askOutbox, buildLegend, questionOf, showGuideline
 import { Prefetch } from "./prefetch.js";
 import { states } from "./states.js";
 import { newUuid, openStorage, Tabs } from "./tabs.js";
-import { View } from "./view.js";
+import { afterPaint, View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const RETRY_MS = 2000;
@@ -51,7 +51,7 @@ class Page {
     this.keyboard.isEnabled = me.areKeysEnabled !== false;
     this.reveal = new Reveal({ onChange: (isOn) => this.view.cover(project.isSensitive && !isOn), onFirst: () => this.countReveal() });
     this.outbox = new Outbox({
-      storage: this.storage, tabs: this.tabs, routes: this.routes, account: me.name, project: project.name,
+      storage: this.storage, tabs: this.tabs, routes: this.routes, account: me.name, project: project.name, soon: afterPaint,
       onChange: (state) => this.outboxChanged(state), onResult: (entry, result) => this.stored(entry, result),
     });
     this.queue = new Prefetch({
@@ -183,10 +183,15 @@ class Page {
 
   judged(change) {
     this.progress.mine = Math.max(0, this.progress.mine + change);
-    this.refresh();
-    this.outboxChanged(this.outbox.state);
-    if (this.exposure.isBreakDue) this.offerBreak();
     if (this.exposure.isCapReached) this.stopForToday();
+    if (this.isRefreshing) return;
+    this.isRefreshing = true;
+    afterPaint(() => {
+      this.isRefreshing = false;
+      this.refresh();
+      this.outboxChanged(this.outbox.state);
+      if (this.exposure.isBreakDue) this.offerBreak();
+    });
   }
 
   refresh() {

@@ -13,12 +13,12 @@ const ACKNOWLEDGED = new Set(["stored", "known", "expired"]);
  * An entry: {op: "judge", uuid, judgment} | {op: "undo", uuid, target} | {op: "report", uuid, assignmentId, note}, each with
  * {seq, tab, project} and, once the server has said no for good, {refused: why}.
  *
- * `onChange(state)`: "saved", "sending", "waiting" (tries again), "logged_out", "other_account", "forbidden".
+ * `soon(act)`: runs it once the next picture has been painted. `onChange(state)`: "saved", "sending", "waiting" (tries again), "logged_out", "other_account", "forbidden".
  * `onResult(entry, result)`: an entry was acknowledged, dropped as a conflict, or refused.
  */
 export class Outbox {
-  constructor({ storage, tabs, routes, account, project, onChange = () => {}, onResult = () => {} }) {
-    Object.assign(this, { storage, tabs, routes, account, project, onChange, onResult });
+  constructor({ storage, tabs, routes, account, project, soon, onChange = () => {}, onResult = () => {} }) {
+    Object.assign(this, { storage, tabs, routes, account, project, soon, onChange, onResult });
     this.prefix = `hfi.outbox|${encodeURIComponent(account)}|`;
     this.inFlight = new Set();
     this.batchLimit = MAX_BATCH;
@@ -48,8 +48,7 @@ export class Outbox {
     this.lastSeq = Math.max(Date.now(), this.lastSeq + 1);
     const entry = { ...content, seq: this.lastSeq, tab: this.tabs.id, project: this.project };
     this.#write(entry);
-    // After the next picture has been painted.
-    setTimeout(() => this.pump(), 0);
+    this.soon(() => this.pump());
     return entry;
   }
 

@@ -68,10 +68,11 @@ export class Prefetch {
     } catch (error) {
       this.nFailed = (this.nFailed ?? 0) + 1;
       this.#askLater(RETRY_MS[Math.min(this.nFailed, RETRY_MS.length) - 1]);
-      this.onError(error);
-    } finally {
       this.isAsking = false;
+      return this.onError(error);
     }
+    this.isAsking = false;
+    this.onReady();
   }
 
   async #ask(n) {
@@ -88,7 +89,6 @@ export class Prefetch {
     this.onReply(reply);
     this.#load();
     if (n > 0 && reply.items.length === 0 && this.reason === "") this.#askLater(LATER_MS);
-    this.onReady();
   }
 
   #askLater(milliseconds) {

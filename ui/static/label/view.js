@@ -15,6 +15,13 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Run something once the coming frame is on its way to the screen (at once where no frames are drawn). */
+export function afterPaint(act) {
+  if (document.hidden) setTimeout(act, 0);
+  else requestAnimationFrame(() => setTimeout(act, 0));
+}
+
+const UNSENT_DELAY_MS = 800;
 const PLACES = { flag: [""], score: [""], pair: ["Left", "Right"] };
 
 export class View {
@@ -173,8 +180,7 @@ export class View {
     for (const button of byId("answers").querySelectorAll("[data-previous]")) delete button.dataset.previous;
     this.modeBefore = "";
     if (!previous) return;
-    const name = previous.score ? `digit-${previous.score}` : { first: "left", second: "right" }[previous.answer] ?? previous.answer;
-    const button = byId("answers").querySelector(`[data-answer="${name}"]`);
+    const button = byId("answers").querySelector(`[data-answer="${buttonOf(previous)}"]`);
     if (button) button.dataset.previous = "true";
     this.modeBefore = `You said: ${describe(previous)}`;
     this.setMode(this.modeBefore);
@@ -194,11 +200,24 @@ export class View {
   setUnsent(n, nRefused, state) {
     const texts = { logged_out: "log in", forbidden: "refused", other_account: "other account", waiting: "no connection" };
     const why = n > 0 && texts[state] ? ` · ${texts[state]}` : "";
-    const badge = byId("unsent");
     const text = nRefused > 0 ? `${n} unsent · ${nRefused} refused` : n > 0 ? `${n} unsent${why}` : "All saved";
-    badge.dataset.state = nRefused > 0 || (n > 0 && texts[state]) ? "waiting" : n > 0 ? "sending" : "saved";
-    if (byId("unsent-text").textContent !== text) byId("unsent-text").textContent = text;
+    const badge = byId("unsent");
     badge.dataset.n = n;
+    badge.dataset.state = nRefused > 0 || why ? "waiting" : n > 0 ? "sending" : "saved";
+    clearTimeout(this.unsentTimer);
+    // What is on its way is there in a moment: no flicker with every answer.
+    const isPassing = badge.dataset.state === "sending" && n < 4;
+    this.unsentTimer = setTimeout(() => {
+      badge.dataset.look = badge.dataset.state;
+      if (byId("unsent-text").textContent !== text) byId("unsent-text").textContent = text;
+    }, isPassing ? UNSENT_DELAY_MS : 0);
+  }
+
+  /** Show on the button which answer was given. */
+  flash(answer) {
+    const button = byId("answers").querySelector(`[data-answer="${buttonOf(answer)}"]`);
+    if (!button || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    button.animate([{ backgroundColor: "var(--accent-soft)", borderColor: "var(--accent)" }, {}], 250);
   }
 
   showFeedback({ isRight, title, text }, onNext) {
@@ -242,5 +261,8 @@ export class View {
     }, 60);
   }
 }
+
+/** The name of the button of an answer. */
+const buttonOf = ({ answer, score }) => (score ? `digit-${score}` : ({ first: "left", second: "right" }[answer] ?? answer));
 
 const ordinal = (rank) => `${rank}${{ 1: "st", 2: "nd", 3: "rd" }[rank] ?? "th"}`;
