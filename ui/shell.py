@@ -47,7 +47,8 @@ class Shell:
     async def stop(self) -> None:
         """End what Gradio has started."""
         if self._task is not None and not self._task.done():
-            await self._task
+            self._task.cancel()
+            await asyncio.wait([self._task])
         await self._exits.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

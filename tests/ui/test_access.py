@@ -1,0 +1,203 @@
+"""A walk over all routes and all functions of the pages as everyone: who may what is the table, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from tests.ui.people import BASE, PEOPLE, ROLES, build_store, code_of, program_of
+from ui.access import NOBODY, PAGES, ROUTES, is_at_least, least_role, least_role_of_function
+from ui.app import Application, build_app
+from ui.settings import UiSettings
+
+# What answers without login, written out a second time: a route that joins them must be added here by hand.
+WITHOUT_LOGIN = {
+    "/health",
+    "/login",
+    "/start/{token}",
+    "/join/{token}",
+    "/static/label/{file:path}",
+    "/static/shell/{file:path}",
+    "/favicon.ico",
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+NOT_OURS = {"login", "role", "no_route", "origin"}  # codes with which the gate refuses
+
+
+def routes_of(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(method, path) of every route, mounted applications included."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from routes_of(getattr(route.app, "routes", None) or [], prefix + route.path)
+        elif getattr(route, "original_router", None) is not None:  # a router that was included whole
+            included = getattr(getattr(route, "include_context", None), "prefix", "")
+            yield from routes_of(route.original_router.routes, prefix + included)
+        elif hasattr(route, "path"):
+            for method in sorted(getattr(route, "methods", None) or {"GET"}):
+                yield method, prefix + route.path
+
+
+def sample(path: str) -> str:
+    """A path with something put in for each of its parts."""
+    return re.sub(r"\{[^}]*\}", "1", path)
+
+
+def is_refused_by_gate(response: Any) -> bool:
+    if response.status_code == 303 and response.headers["location"].startswith("/login?next="):
+        return True
+    is_json = response.headers.get("content-type", "").startswith("application/json")
+    return is_json and response.status_code in (401, 403, 404) and _code(response) in NOT_OURS
+
+
+def _code(response: Any) -> str:
+    content = response.json() if response.content else {}
+    return code_of(response) if isinstance(content, dict) and isinstance(content.get("error"), dict) else ""
+
+
+def test_every_own_route_is_in_the_table(app: Application) -> None:
+    own = [(method, path) for method, path in routes_of(app.routes) if not path.startswith("/static")]
+    assert len(own) > 20
+    assert [route for route in own if least_role(route[0], sample(route[1])) is None and route[0] != "HEAD"] == []
+
+
+def test_only_these_routes_answer_without_login() -> None:
+    assert {path for _, path, role in ROUTES if role == NOBODY} == WITHOUT_LOGIN
+
+
+def test_every_own_route_answers_exactly_its_roles(app: Application) -> None:
+    clients = {role: program_of(app, role) for role in ROLES}
+    own = sorted({(m, p) for m, p in routes_of(app.routes) if m != "HEAD" and not p.startswith("/static")})
+    for method, path in own:
+        least = least_role(method, sample(path))
+        assert least is not None
+        for role, client in clients.items():
+            response = client.request(method, sample(path), json={} if method != "GET" else None)
+            assert is_refused_by_gate(response) is not is_at_least(role, least), (method, path, role, response.text)
+
+
+def test_roles_contain_each_other() -> None:
+    for low, least in enumerate(ROLES):
+        for high, role in enumerate(ROLES):
+            assert is_at_least(role, least) is (high >= low)
+    assert not is_at_least("admin", "annotator")
+    assert not is_at_least("owner", "admin")
+
+
+def test_function_of_no_page_answers_nobody() -> None:
+    assert least_role_of_function(print) is None
+    assert least_role_of_function(lambda: None) is None
+
+
+# --- Gradio's pages, built once ------------------------------------------------------------------------------------
+
+
+class Pages:
+    """The whole application, asked in one event loop by everyone in turn."""
+
+    def __init__(self, application: Application, client: TestClient) -> None:
+        self.shell, self.client = application.shell, client
+        self.headers: dict[str, dict[str, str]] = {"nobody": {}}
+        for role, name in PEOPLE.items():
+            token = application.context.store.create_api_token(name, "test")
+            self.headers[role] = {"Authorization": f"Bearer {token}"}
+
+    def ask(self, role: str, method: str, path: str, **rest: Any) -> Any:
+        """One request by someone of that role."""
+        return self.client.request(method, path, headers=self.headers[role], **rest)
+
+    def routes(self) -> list[tuple[str, str]]:
+        """Every (method, path) that Gradio serves; waits until its pages are built."""
+        assert self.ask("owner", "GET", "/config").status_code == 200
+        found = sorted(set(routes_of(self.shell.mounted_routes())))
+        assert len(found) > 50, "the walk has lost its way through Gradio's routes"
+        return found
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """The application with Gradio's pages."""
+    path = tmp_path_factory.mktemp("pages")
+    build_store(path).close()
+    application = build_app(path, UiSettings(has_demo=False, shell_delay_seconds=0))
+    client = TestClient(application, base_url=BASE, follow_redirects=False, raise_server_exceptions=False)
+    with client:
+        yield Pages(application, client)
+
+
+def test_every_route_of_gradio_answers_exactly_its_roles(pages: Pages) -> None:
+    for method, path in pages.routes():
+        target = sample(path)
+        if "heartbeat" in target or target == "/gradio_api/queue/data":
+            continue  # they answer until the browser leaves; their refusals are tested below
+        least = least_role(method, target)
+        for role in ROLES:
+            if least is not None and is_at_least(role, least) and least != NOBODY:
+                continue
+            response = pages.ask(role, method, target, json={} if method in ("POST", "PUT") else None)
+            assert is_refused_by_gate(response) or least == NOBODY, (method, path, role, response.status_code)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/config", "/gradio_api/info", "/gradio_api/queue/data", "/gradio_api/heartbeat/1", "/theme.css"]
+)
+def test_nobody_sees_nothing_of_the_pages(pages: Pages, path: str) -> None:
+    assert pages.ask("nobody", "GET", path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/cancel",
+        "/gradio_api/reset",
+        "/gradio_api/queue/join",
+        "/gradio_api/run/predict",
+        "/gradio_api/upload",
+        "/gradio_api/component_server",
+        "/gradio_api/call/anything",
+        "/gradio_api/api/predict",
+        "/gradio_api/vibe-edit",
+        "/gradio_api/run-history/connect",
+        "/login/",
+    ],
+)
+def test_nobody_writes_to_gradio(pages: Pages, path: str) -> None:
+    assert pages.ask("nobody", "POST", path, json={"fn_index": 0}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/openapi.json", "/docs", "/openapi.json", "/monitoring", "/gradio_api/proxy=http://x.example/"]
+)
+def test_owner_is_refused_what_no_page_needs(pages: Pages, path: str) -> None:
+    assert pages.ask("owner", "GET", path).status_code == 404
+
+
+def test_every_function_answers_exactly_its_roles(pages: Pages) -> None:
+    pages.routes()
+    functions = {index: fn.fn for index, fn in pages.shell.blocks.fns.items() if fn.fn is not None}
+    for index, function in functions.items():
+        least = least_role_of_function(function)
+        assert least in PAGES.values(), f"{function.__module__}.{function.__name__} is on no page of the table"
+        for role in ROLES:
+            if is_at_least(role, least):
+                continue
+            for path in ("/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/cancel"):
+                body = {"fn_index": index, "data": [], "session_hash": "x", "event_id": "x"}
+                response = pages.ask(role, "POST", path, json=body)
+                assert is_refused_by_gate(response), (function.__name__, role, path, response.text)
+
+
+@pytest.mark.parametrize("body", [{}, {"fn_index": -1}, {"fn_index": "0"}, {"fn_index": 10**6}, [], "x", 1])
+def test_call_that_names_no_function_is_refused(pages: Pages, body: object) -> None:
+    response = pages.ask("owner", "POST", "/gradio_api/run/predict", json=body)
+    assert (response.status_code, code_of(response)) == (403, "role")
+
+
+def test_pages_name_no_other_host(pages: Pages) -> None:
+    policy = pages.ask("owner", "GET", "/").headers["content-security-policy"]
+    assert "http:" not in policy and "https:" not in policy and "*" not in policy
+    assert "frame-ancestors 'none'" in policy
