@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 SCORE_ARTIFACT = "score-model"
 
 
-def run_score(store: Store, config: ScoreConfig, project: str, progress: Progress) -> StageResult:
+def run_score(
+    store: Store, config: ScoreConfig, project: str, progress: Progress, *, snapshot_hash: str = ""
+) -> StageResult:
     """Snapshot -> score model, with its AUROC on prompts it never saw.
 
     Args:
@@ -30,12 +32,13 @@ def run_score(store: Store, config: ScoreConfig, project: str, progress: Progres
         config: the ensemble and the CLIP model it reads.
         project: a judged flag project.
         progress: told about embedding and training.
+        snapshot_hash: the frozen judgments to learn from; empty: those of now, frozen.
 
     Raises:
         NoFlaggedImagesError: nobody flagged anything.
         OneSidedLabelsError: everything was flagged.
     """
-    snapshot = create_snapshot(store, project)
+    snapshot = load_snapshot(store, snapshot_hash) if snapshot_hash else create_snapshot(store, project)
     flagged = [image for image in snapshot.images if image.is_harmful]
     if not flagged:
         raise NoFlaggedImagesError(
