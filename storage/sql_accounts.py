@@ -18,7 +18,8 @@ WHERE s.token_sha256 = ? AND s.revoked_at_us IS NULL AND s.expires_at_us > ? AND
 """
 SESSION_REVOKE = "UPDATE session SET revoked_at_us = ? WHERE token_sha256 = ? AND revoked_at_us IS NULL"
 SESSIONS_REVOKE = """
-UPDATE session SET revoked_at_us = ? WHERE user_id = ? AND token_sha256 <> ? AND revoked_at_us IS NULL
+UPDATE session SET revoked_at_us = ?1 WHERE user_id = ?2 AND token_sha256 <> ?3 AND revoked_at_us IS NULL
+AND expires_at_us > ?1
 """
 SESSIONS_OF_USER = """
 SELECT id, token_sha256, created_at_us, expires_at_us FROM session
