@@ -1,6 +1,6 @@
 // The labelling page: starts everything and joins the parts. What each part does is said in its own file.
 
-import { ApiError, createRoutes } from "./api.js";
+import { ApiError, createRoutes, NetworkError } from "./api.js";
 import { Exposure, Reveal, RISK_NOTICE } from "./care.js";
 import { Controls, isWide } from "./controls.js";
 import { Judging } from "./judging.js";
@@ -65,10 +65,10 @@ class Page {
     this.controls = new Controls(this);
     this.refresh();
     this.outboxChanged("saved");
-    this.outbox.pump();
     this.loadLatest();
-    if (this.needsConsent) this.askConsent();
-    else this.begin();
+    if (!this.needsConsent) return this.begin();
+    this.outbox.pump();
+    this.askConsent();
   }
 
   get needsConsent() {
@@ -84,9 +84,11 @@ class Page {
   // ------------------------------------------------------------------ the queue
 
   async claim(n, have) {
-    // What was judged while nobody answered goes first: a lease that ended meanwhile is not given out again to the same person.
-    if (this.outbox.state === "waiting") await this.outbox.retry();
+    // What was judged while nobody answered goes first: its lease may have ended, and the same picture would come again.
+    if (!this.hasClaimed || this.outbox.state === "waiting") await this.outbox.retry();
+    if (this.outbox.state === "waiting") throw new NetworkError("The server does not answer.");
     const { body, serverNow } = await this.routes.claim(n, have);
+    this.hasClaimed = true;
     return { ...body, serverNow };
   }
 

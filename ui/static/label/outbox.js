@@ -24,7 +24,7 @@ export class Outbox {
     this.batchLimit = MAX_BATCH;
     this.waitMs = FIRST_WAIT_MS;
     this.state = "saved";
-    this.isPumping = false;
+    this.pumping = null;
     this.lastSeq = Math.max(0, ...this.list().map((entry) => entry.seq));
   }
 
@@ -48,7 +48,11 @@ export class Outbox {
     this.lastSeq = Math.max(Date.now(), this.lastSeq + 1);
     const entry = { ...content, seq: this.lastSeq, tab: this.tabs.id, project: this.project };
     this.#write(entry);
-    this.soon(() => this.pump());
+    this.soon(async () => {
+      // One that is just ending may have looked already.
+      await this.pumping;
+      this.pump();
+    });
     return entry;
   }
 
@@ -82,10 +86,15 @@ export class Outbox {
     return this.pump();
   }
 
-  /** Send until nothing is left or something is in the way. */
-  async pump() {
-    if (this.isPumping) return;
-    this.isPumping = true;
+  /** Send until nothing is left or something is in the way; resolves when that is so. */
+  pump() {
+    this.pumping ??= this.#pump().finally(() => {
+      this.pumping = null;
+    });
+    return this.pumping;
+  }
+
+  async #pump() {
     clearTimeout(this.timer);
     try {
       for (let batch = await this.#nextBatch(); batch.length > 0; batch = await this.#nextBatch()) {
@@ -96,10 +105,7 @@ export class Outbox {
       this.#report("saved");
     } catch (error) {
       this.#failed(error);
-    } finally {
-      this.isPumping = false;
     }
-    if (this.state === "saved" && (await this.#nextBatch()).length > 0) this.pump();
   }
 
   /** The page goes away: one last try that outlives it. What comes of it is seen at the next visit. */
