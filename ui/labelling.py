@@ -23,6 +23,7 @@ from ui.texts import clean_text, render_markdown
 N_TRAINING_SHOWN = 5
 MAX_CLOCK_MS = 2**43
 Json = dict[str, Any]
+Projects = dict[int, tuple[Project, ProjectCare]]
 
 
 class OtherAccountError(HFIError):
@@ -204,11 +205,18 @@ def submit(store: Store, user: User, account: str, rows: Sequence[Any]) -> Json:
             continue
         inputs.append((len(results), judgment, lease))
         results.append(None)
-    outcomes = store.submit_each([judgment for _, judgment, _ in inputs])
-    _count_exposure(store, user, [(judgment, lease) for _, judgment, lease in inputs], outcomes)
+    projects = _projects_of(store, [lease for _, _, lease in inputs])
+    with store.transaction():
+        outcomes = store.submit_each([judgment for _, judgment, _ in inputs])
+        _count_exposure(store, user, projects, [(judgment, lease) for _, judgment, lease in inputs], outcomes)
     for (place, judgment, lease), outcome in zip(inputs, outcomes, strict=True):
-        results[place] = _result(store, judgment, lease, outcome)
+        results[place] = _result(store, projects[lease.project_id][1], judgment, lease, outcome)
     return {"results": results}
+
+
+def _projects_of(store: Store, leases: Sequence[Assignment]) -> Projects:
+    projects = {number: store.get_project_by_id(number) for number in {lease.project_id for lease in leases}}
+    return {number: (project, store.get_care(project.name)) for number, project in projects.items()}
 
 
 def _uuid_of(row: Any) -> str:
@@ -261,17 +269,21 @@ def _own_ranks(ranks: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
 
 
 def _count_exposure(
-    store: Store, user: User, judged: Sequence[tuple[JudgmentInput, Assignment]], outcomes: Sequence[SubmitOutcome]
+    store: Store,
+    user: User,
+    projects: Projects,
+    judged: Sequence[tuple[JudgmentInput, Assignment]],
+    outcomes: Sequence[SubmitOutcome],
 ) -> None:
     """Count what was looked at, once a judgment; on sensitive projects only what was uncovered."""
     looks: dict[int, list[tuple[int, int, bool]]] = {}
     for (judgment, lease), outcome in zip(judged, outcomes, strict=True):
         if outcome.status not in ("stored", "expired") or judgment.supersedes:
             continue
-        project = store.get_project_by_id(lease.project_id)
+        project, care = projects[lease.project_id]
         looked_ms = judgment.revealed_ms if project.is_sensitive else judgment.elapsed_ms
         is_seen = judgment.revealed_ms > 0 or not project.is_sensitive
-        look = (looked_ms, len(lease.images) * is_seen, is_too_fast(store.get_care(project.name), judgment))
+        look = (looked_ms, len(lease.images) * is_seen, is_too_fast(care, judgment))
         looks.setdefault(lease.project_id, []).append(look)
     for project_id, rows in looks.items():
         store.add_exposure(project_id, user.id, rows)
@@ -282,12 +294,13 @@ def is_too_fast(care: ProjectCare, judgment: JudgmentInput) -> bool:
     return 0 < judgment.elapsed_ms < care.min_judgment_ms
 
 
-def _result(store: Store, judgment: JudgmentInput, lease: Assignment, outcome: SubmitOutcome) -> Json:
+def _result(
+    store: Store, care: ProjectCare, judgment: JudgmentInput, lease: Assignment, outcome: SubmitOutcome
+) -> Json:
     result: Json = {"uuid": outcome.uuid, "status": outcome.status, "message": outcome.message}
     if outcome.status not in ("stored", "known"):
         return result
-    project = store.get_project_by_id(lease.project_id)
-    result["isTooFast"] = is_too_fast(store.get_care(project.name), judgment)
+    result["isTooFast"] = is_too_fast(care, judgment)
     if lease.purpose == "training":
         result["feedback"] = _feedback(store, judgment, lease)
     return result
