@@ -73,11 +73,11 @@ def _add_account_routes(router: APIRouter, context: Context) -> None:
 
     @router.put("/me/keys")
     async def keys(user: Asker, payload: KeysPayload) -> Json:
-        return await context.run(put_keys, user, payload)
+        return await context.write(put_keys, user, payload)
 
     @router.put("/me/theme")
     async def theme(user: Asker, payload: ThemePayload) -> Json:
-        return await context.run(put_theme, user, payload.theme)
+        return await context.write(put_theme, user, payload.theme)
 
 
 def _add_project_routes(router: APIRouter, context: Context) -> None:
@@ -93,15 +93,15 @@ def _add_project_routes(router: APIRouter, context: Context) -> None:
 
     @router.post("/projects/{project}/consent")
     async def consent(user: Asker, project: str, payload: ConsentPayload) -> Json:
-        return await context.run(labelling.set_consent, store, user, project, payload.isGiven)
+        return await context.write(labelling.set_consent, store, user, project, payload.isGiven)
 
     @router.put("/projects/{project}/opt-outs")
     async def opt_outs(user: Asker, project: str, payload: OptOutsPayload) -> Json:
-        return await context.run(labelling.set_opt_outs, store, user, project, payload.categories)
+        return await context.write(labelling.set_opt_outs, store, user, project, payload.categories)
 
     @router.post("/projects/{project}/claim")
     async def claim(user: Asker, project: str, payload: ClaimPayload) -> Json:
-        return await context.run(labelling.claim, store, user, project, payload.n, payload.have)
+        return await context.write(labelling.claim, store, user, project, payload.n, payload.have)
 
     @router.get("/projects/{project}/latest")
     async def latest(user: Asker, project: str, n: Annotated[int, Query(ge=1, le=50)] = 10) -> Json:
@@ -110,7 +110,7 @@ def _add_project_routes(router: APIRouter, context: Context) -> None:
     @router.post("/projects/{project}/pause")
     async def pause(user: Asker, project: str, payload: PausePayload | None = None) -> Json:
         minutes = payload.minutes if payload else 0.0
-        return await context.run(labelling.pause, store, user, project, minutes)
+        return await context.write(labelling.pause, store, user, project, minutes)
 
 
 def _add_judgment_routes(router: APIRouter, context: Context) -> None:
@@ -118,13 +118,13 @@ def _add_judgment_routes(router: APIRouter, context: Context) -> None:
 
     @router.post("/judgments")
     async def submit(user: Asker, payload: BatchPayload) -> Json:
-        return await context.run(labelling.submit, store, user, payload.account, payload.judgments)
+        return await context.write(labelling.submit, store, user, payload.account, payload.judgments)
 
     @router.post("/judgments/{uuid}/undo")
     async def undo(user: Asker, uuid: str, payload: UndoPayload) -> Json:
-        return await context.run(labelling.undo, store, user, uuid, payload.undoUuid)
+        return await context.write(labelling.undo, store, user, uuid, payload.undoUuid)
 
     @router.post("/items/{assignment}/report")
     async def report(user: Asker, assignment: int, payload: ReportPayload | None = None) -> Json:
         note = payload.note if payload else ""
-        return await context.run(labelling.report, store, user, assignment, note)
+        return await context.write(labelling.report, store, user, assignment, note)

@@ -34,12 +34,15 @@ class Context:
     """The store, the settings, and the threads that call the store.
 
     A connection belongs to a thread, so routes call the store in a few threads that stay: ``await context.run(...)``.
+    What writes goes through one thread, ``await context.write(...)``: SQLite lets one writer in at a time, and the
+    others would ask again and again, up to 100 ms apart, where a queue lets the next one in at once.
     """
 
     def __init__(self, store: Store, settings: UiSettings) -> None:
         self.store = store
         self.settings = settings
         self._threads = ThreadPoolExecutor(settings.num_store_threads, thread_name_prefix="store")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 
     def find_user(self, request: Any) -> User | None:
         """Who is asking, by cookie or by ``Authorization: Bearer``; takes FastAPI's request or Gradio's."""
@@ -66,11 +69,19 @@ class Context:
     async def run(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
-        """Call a function that uses the store in one of the store's threads."""
+        """Call a function that reads the store, or takes its time before it writes, in one of the store's threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, partial(function, *args, **kwargs))
 
+    async def write(
+        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Call a function that writes to the store, after those that came before it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, partial(function, *args, **kwargs))
+
     def close(self) -> None:
         """End the threads and close the store."""
+        self._writer.shutdown(wait=True)
         self._threads.shutdown(wait=True)
         self.store.close()
