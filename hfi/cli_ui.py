@@ -30,6 +30,10 @@ def ui(
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Folder of this computer that may be imported from; repeatable."),
     ] = None,
+    has_owner_link: Annotated[
+        bool,
+        typer.Option("--owner-link", help="Print a one-time link for another owner, should the first be locked out."),
+    ] = False,
     has_demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Fill an empty store with a demo.")] = True,
 ) -> None:
     """Judge pictures in the browser, set up projects and watch their quality."""

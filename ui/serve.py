@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from storage import Store
@@ -54,12 +54,8 @@ def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = p
     if settings.has_demo:
         add_demo_project(store)
     address = _address(settings, listener.getsockname()[1])
-    secret = store.create_owner_link()
-    if secret is not None:
-        say(
-            f"First start: make your account with this link (it works once, for a day):\n\n  {address}/start/{secret}\n"
-        )
-    say(f"The pages are at {address}  (Ctrl-C ends them)")
+    for line in _first_lines(store, settings, address):
+        say(line)
     config = uvicorn.Config(
         build_app(store, settings),
         log_level="warning",
@@ -69,6 +65,18 @@ def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = p
         timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _first_lines(store: Store, settings: UiSettings, address: str) -> Iterator[str]:
+    """What the person at the terminal needs to know."""
+    secret = store.create_owner_link()
+    if secret is not None:
+        yield f"First start: make your account with this link (it works once, for a day):\n\n  {address}/start/{secret}\n"
+    elif settings.has_owner_link:
+        yield f"A link for another owner (it works once, for a day):\n\n  {address}/start/{store.create_invitation('owner', days=1)}\n"
+    if settings.host not in ("127.0.0.1", "localhost", "::1") and not settings.is_https:
+        yield "Others can reach these pages, and without HTTPS can read along. Put a proxy that speaks HTTPS before them."
+    yield f"The pages are at {address}  (Ctrl-C ends them)"
 
 
 def _address(settings: UiSettings, port: int) -> str:
