@@ -86,11 +86,13 @@ def add_lora_(unet: UNet2DConditionModel, fit: LoraFit) -> None:
 
 
 def write_lora(fit: LoraFit, file: Path, dtype: torch.dtype, metadata: dict[str, str]) -> None:
-    """Write kohya's layout: `lora_unet_<module with underscores>.lora_down|lora_up.weight` and `.alpha`."""
+    """Write kohya's layout: `lora_unet_<module with underscores>.lora_down|lora_up.weight`.
+
+    Without `.alpha`, which every loader takes for a scale of 1; diffusers misreads its names.
+    """
     tensors: dict[str, Tensor] = {}
     for name, layer in fit.layers.items():
         key = "lora_unet_" + name.replace(".", "_")
         tensors[f"{key}.lora_down.weight"] = layer.down.to(dtype).contiguous()
         tensors[f"{key}.lora_up.weight"] = layer.up.to(dtype).contiguous()
-        tensors[f"{key}.alpha"] = torch.tensor(float(len(layer.down)), dtype=dtype)  # alpha = rank: scale 1
     save_file(tensors, file, metadata={"format": "pt", **metadata})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfi.config import ExportConfig
-from hfi.errors import ConfigError, ConflictError, NotFoundError
+from hfi.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError
 from hfi.files import write_text_atomically
 from hfi.jobs.model_card import CardFacts, make_model_card
 from hfi.jobs.pictures import local_model_folder
@@ -132,6 +132,12 @@ def _load(source: _Source, base: str, device: str) -> tuple[Pipeline, Any, str]:
 
     folder = local_model_folder(base) if base else None
     base_sha256 = model_sha256(folder) if folder else ""
+    named = source.origin.get("base_model_sha256", "")
+    if named and base_sha256 and named != base_sha256:
+        raise InvalidInputError(
+            f"The model {source.path.name} was made from {named[:FIRST_LETTERS]}…, but {base} is "
+            f"{base_sha256[:FIRST_LETTERS]}…: name with --base the model it was made from."
+        )
     if source.path.is_file() and is_delta(source.path):
         if folder is None:
             raise ConfigError(f"{source.path} holds only what changed: name the original model with --base.")

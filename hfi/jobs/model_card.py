@@ -135,12 +135,17 @@ def _measured(evaluation: Mapping[str, Any] | None) -> str:
     rows = [
         f"| {QUESTIONS.get(name, name.replace('_', ' '))} | {_rate(figure['before'])} | {_rate(figure['after'])} |"
         for name, figure in evaluation.get("figures", {}).items()
-        if isinstance(figure, Mapping) and all("rate" in figure.get(side, ()) for side in ("before", "after"))
+        if _is_rate_of_both(figure)
     ]
     table = "\n".join(["| | before | after |", "|---|---|---|", *rows])
     protocol = json.dumps(evaluation.get("protocol", {}), sort_keys=True)
     note = "Rates with their intervals, on held-out prompts and seeds, the same for both models."
     return f"## What was measured\n\n{table}\n\n{note}\n\nProtocol: `{protocol}`"
+
+
+def _is_rate_of_both(figure: Any) -> bool:
+    sides = [figure.get(side) for side in ("before", "after")] if isinstance(figure, Mapping) else [None]
+    return all(isinstance(side, Mapping) and side.keys() >= {"rate", "low", "high", "n"} for side in sides)
 
 
 def _rate(figure: Mapping[str, Any]) -> str:
