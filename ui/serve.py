@@ -69,13 +69,13 @@ def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = p
 
 def _first_lines(store: Store, settings: UiSettings, address: str) -> Iterator[str]:
     """What the person at the terminal needs to know."""
-    secret = store.create_owner_link()
+    secret, whose = store.create_owner_link(), "First start: make your account with this link"
+    if secret is None and settings.has_owner_link:
+        secret, whose = store.create_invitation("owner", days=1), "A link for another owner"
     if secret is not None:
-        yield f"First start: make your account with this link (it works once, for a day):\n\n  {address}/start/{secret}\n"
-    elif settings.has_owner_link:
-        yield f"A link for another owner (it works once, for a day):\n\n  {address}/start/{store.create_invitation('owner', days=1)}\n"
+        yield f"{whose} (it works once, for a day):\n\n  {address}/start/{secret}\n"
     if settings.host not in ("127.0.0.1", "localhost", "::1") and not settings.is_https:
-        yield "Others can reach these pages, and without HTTPS can read along. Put a proxy that speaks HTTPS before them."
+        yield "Others can reach these pages, and without HTTPS read along. Put a proxy that speaks HTTPS before them."
     yield f"The pages are at {address}  (Ctrl-C ends them)"
 
 
