@@ -87,9 +87,10 @@ def build_shell(context: Context) -> tuple[Any, Any]:
     from fastapi import FastAPI, Request
     from fastapi.middleware.cors import CORSMiddleware
 
+    from ui.pages import build_pages
     from ui.theme import mount_options
 
-    blocks = _build_blocks(context)
+    blocks = build_pages(context)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(CORSMiddleware, allow_origins=[])
 
@@ -110,15 +111,3 @@ def build_shell(context: Context) -> tuple[Any, Any]:
         **mount_options(),
     )
     return blocks, app
-
-
-def _build_blocks(context: Context) -> Any:
-    import gradio as gr
-
-    try:
-        from ui.pages import build_pages
-    except ImportError:
-        with gr.Blocks(title="HFI") as blocks:
-            gr.Markdown("# HFI\nChoose a project to judge: `/label/NAME`.")
-        return blocks
-    return build_pages(context)
