@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -182,6 +183,8 @@ def test_every_function_answers_exactly_its_roles(pages: Pages) -> None:
     for index, function in functions.items():
         least = least_role_of_function(function)
         assert least in PAGES.values(), f"{function.__module__}.{function.__name__} is on no page of the table"
+        asked = inspect.getclosurevars(function).nonlocals["role"]  # what the page itself asks for, a second time
+        assert is_at_least(least, asked), f"{function.__module__}.{function.__name__} asks for more than the table"
         for role in ROLES:
             if is_at_least(role, least):
                 continue
