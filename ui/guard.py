@@ -207,7 +207,13 @@ def _with_headers(send: Send, path: str) -> Send:
                 headers[name] = value
             headers["Content-Security-Policy"] = STRICT_POLICY if is_own else SHELL_POLICY
             if "cache-control" not in Headers(raw=message["headers"]):
-                headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"
+                headers["Cache-Control"] = _cache_rule(path)
         await send(message)
 
     return guarded
+
+
+def _cache_rule(path: str) -> str:
+    if path.startswith("/assets/"):  # Gradio's own files: hundreds, with their hash in the name
+        return "private, max-age=86400"
+    return "no-cache" if path.startswith("/static/") else "no-store"

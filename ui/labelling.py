@@ -278,7 +278,7 @@ def _count_exposure(
     """Count what was looked at, once a judgment; on sensitive projects only what was uncovered."""
     looks: dict[int, list[tuple[int, int, bool]]] = {}
     for (judgment, lease), outcome in zip(judged, outcomes, strict=True):
-        if outcome.status not in ("stored", "expired") or judgment.supersedes:
+        if outcome.status != "stored" or judgment.supersedes:
             continue
         project, care = projects[lease.project_id]
         looked_ms = judgment.revealed_ms if project.is_sensitive else judgment.elapsed_ms

@@ -63,6 +63,7 @@ def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = p
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=60,
     )
     uvicorn.Server(config).run(sockets=[listener])
 
