@@ -93,6 +93,7 @@ def fill_store(path: Path, sizes: Sizes) -> None:
             ("training", "flag", singles, {"categories": categories}),
             ("short lease", "flag", singles, {"lease_seconds": 2.0}),
             ("few", "flag", singles[:3], {}),
+            ("reported", "flag", [ItemInput((sha256,), text) for sha256, text in pictures[-6:]], {}),
             ("empty", "flag", [], {}),
         ):
             store.create_project(name, kind=kind, **{**common, **settings})

@@ -1,6 +1,6 @@
 // The labelling page: starts everything and joins the parts. What each part does is said in its own file.
 
-import { ApiError, createRoutes, NetworkError } from "./api.js";
+import { ApiError, createRoutes } from "./api.js";
 import { Exposure, Reveal, RISK_NOTICE } from "./care.js";
 import { Controls, isWide } from "./controls.js";
 import { Judging } from "./judging.js";
@@ -86,7 +86,6 @@ class Page {
   async claim(n, have) {
     // What was judged while nobody answered goes first: its lease may have ended, and the same picture would come again.
     if (!this.hasClaimed || this.outbox.state === "waiting") await this.outbox.retry();
-    if (this.outbox.state === "waiting") throw new NetworkError("The server does not answer.");
     const { body, serverNow } = await this.routes.claim(n, have);
     this.hasClaimed = true;
     return { ...body, serverNow };
@@ -126,7 +125,7 @@ class Page {
     else if (problem === "logged_out") this.view.showState(states.loggedOut(n, loginAddress));
     else if (problem === "offline" || navigator.onLine === false) this.view.showState(states.offline(n, () => this.tryAgain()));
     else if (!queue.isEmpty || queue.isAsking || queue.reason === null) this.view.showState(states.loading());
-    else if (queue.reason === "break") this.rest();
+    else if (queue.reason === "break") this.stayResting();
     else if (queue.reason === "finished" && this.progress.total === 0) this.view.showState(states.empty(look));
     else if (queue.reason === "finished") this.showFinished(look);
     else this.view.showState(states.waiting(look));
@@ -153,15 +152,22 @@ class Page {
   outboxChanged(state) {
     const entries = this.outbox?.list() ?? [];
     this.view.setUnsent(entries.length, entries.filter((entry) => entry.refused).length, state);
-    if (state === "logged_out" && this.lastOutboxState !== "logged_out" && this.queue.current) {
+    if (state === "logged_out" && this.view.stateName === "hiding") this.view.showState(states.loggedOut(entries.length, loginAddress));
+    else if (state === "logged_out" && this.lastOutboxState !== "logged_out" && this.queue.current) {
       const login = { label: "Log in", run: () => location.assign(loginAddress), seconds: 60 };
       this.view.toast("You are logged out. What you judge is kept here until you log in again.", login);
     }
-    if (state === "other_account" && this.lastOutboxState !== "other_account") {
-      this.view.toast("Another account is logged in on this browser. Your judgments are kept until you are back.", { seconds: 60 });
-    }
+    if (state === "other_account" && this.lastOutboxState !== "other_account") this.stopForOther(entries.length);
     if (state === "saved" && this.lastOutboxState === "waiting") this.view.toast("Connected again. Everything is stored.");
     this.lastOutboxState = state === "sending" ? this.lastOutboxState : state;
+  }
+
+  /** Somebody else logged in on this browser: whatever is claimed from now on would be theirs. */
+  stopForOther(n) {
+    this.isResting = true;
+    this.queue.stop({ drop: true });
+    this.queue.current = null;
+    this.view.showState(states.otherAccount(n));
   }
 
   stored(entry, result) {
@@ -258,9 +264,15 @@ class Page {
     this.outbox.pump().then(() => this.routes.pause()).catch(() => {});
   }
 
+  /** A break with a set end, begun on another page, goes on here. */
+  stayResting() {
+    this.isResting = true;
+    this.queue.stop({ drop: true });
+    this.view.showState(states.pause(this.outbox.size, 0, () => this.resume()));
+  }
+
   async resume() {
     this.exposure.rest();
-    // A break with a set end, begun on another page, ends here.
     if (this.queue.reason === "break") await this.routes.pause().catch(() => {});
     this.begin();
   }

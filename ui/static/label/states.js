@@ -23,6 +23,15 @@ export const states = {
     actions: [{ label: "Log in", href: login, isPrimary: true }],
   }),
 
+  otherAccount: (n) => ({
+    name: "other-account",
+    title: "Another account is logged in",
+    paragraphs: [
+      `Somebody else has logged in on this browser. ${n === 1 ? "1 judgment of yours is" : `${n} judgments of yours are`} kept and sent once you are back.`,
+    ],
+    actions: [{ label: "Open the page as that account", href: "", isPrimary: true }, { label: "Log out", href: "/logout" }],
+  }),
+
   refused: (message) => ({
     name: "refused",
     title: "This page is not for you",
@@ -68,7 +77,7 @@ export const states = {
     actions: [{ label: "Go on", run: goOn, isPrimary: true }, { label: "Your projects", href: "/" }],
   }),
 
-  hiding: () => ({ name: "hiding", title: "Noted", paragraphs: ["Pictures of that kind are not given to you any more. Fetching others."], focus: false }),
+  hiding: () => ({ name: "hiding", title: "Noted", paragraphs: ["Pictures of that kind are not given to you any more. Others come as soon as the server has noted it."], focus: false }),
 
   reported: () => ({ name: "reported", title: "Hidden", paragraphs: ["The picture is hidden from everyone. Take a breath; the next one comes when you go on."] }),
 

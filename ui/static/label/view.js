@@ -101,7 +101,7 @@ export class View {
 
   #stateAction({ label, run, href, isPrimary }) {
     const look = isPrimary ? "primary" : "plain";
-    if (href) return make("a", { class: `button ${look}`, href }, label);
+    if (href !== undefined) return make("a", { class: `button ${look}`, href }, label);
     const button = make("button", { class: look, type: "button" }, label);
     button.addEventListener("click", run);
     return button;
