@@ -31,6 +31,7 @@ _COLOURS = {
     "border_color_accent": "var(--accent)",
     "border_color_accent_subdued": "var(--line)",
     "border_color_primary": "var(--line)",
+    "color_accent": "var(--accent)",
     "color_accent_soft": "var(--accent-soft)",
     "link_text_color": "var(--accent)",
     "link_text_color_active": "var(--accent-strong)",

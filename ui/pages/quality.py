@@ -45,15 +45,15 @@ def build_quality(shell: Shell) -> None:
         project = build_project_choice()
         notice = build_notice()
         with gr.Tabs():
-            with gr.Tab("Overview"):
+            with gr.Tab("Overview", render_children=True):
                 overview = build_html(fill("waiting.html"))
-            with gr.Tab("People"):
+            with gr.Tab("People", render_children=True):
                 people = build_html("")
-            with gr.Tab("Days"):
+            with gr.Tab("Days", render_children=True):
                 days = build_html("")
-            with gr.Tab("Disagreement"):
+            with gr.Tab("Disagreement", render_children=True):
                 build_disputes(shell, project)
-            with gr.Tab("Withdraw", visible=False) as withdraw_tab:
+            with gr.Tab("Withdraw", visible=False, render_children=True) as withdraw_tab:
                 annotator = _build_withdraw(shell)
     shell.on(project.change, show_quality, REVIEWER, [project], [overview, people, days, annotator], notice)
     on_load(shell, open_quality, REVIEWER, [project, withdraw_tab])

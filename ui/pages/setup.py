@@ -48,11 +48,11 @@ def build_setup(shell: Shell) -> None:
     with gr.Column(elem_id="main"):
         build_title("Set-up", "What is asked, of how many people, about which pictures.")
         with gr.Tabs() as tabs:
-            with gr.Tab("New project", id="new"):
+            with gr.Tab("New project", id="new", render_children=True):
                 created = _build_new(shell)
-            with gr.Tab("Guideline and settings", id="guideline"):
+            with gr.Tab("Guideline and settings", id="guideline", render_children=True):
                 guideline_project = _build_guideline(shell)
-            with gr.Tab("Pictures", id="pictures"):
+            with gr.Tab("Pictures", id="pictures", render_children=True):
                 pictures_project = build_pictures(shell)
         on_load(shell, open_setup, RESEARCHER, [tabs, guideline_project, pictures_project])
         shell.on(created.change, open_setup, RESEARCHER, [created], [tabs, guideline_project, pictures_project])

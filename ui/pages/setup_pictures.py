@@ -39,11 +39,11 @@ def build_pictures(shell: Shell) -> gr.Dropdown:
     project = build_project_choice()
     so_far = build_html("")
     with gr.Tabs():
-        with gr.Tab("Upload"):
+        with gr.Tab("Upload", render_children=True):
             _build_upload(shell, project, so_far)
-        with gr.Tab("Generate"):
+        with gr.Tab("Generate", render_children=True):
             _build_generate(shell, project)
-        with gr.Tab("Import on the server"):
+        with gr.Tab("Import on the server", render_children=True):
             _build_import(shell, project)
     shell.on(project.change, show_pictures, RESEARCHER, [project], [so_far])
     return project
