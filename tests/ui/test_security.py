@@ -242,7 +242,7 @@ def test_pages_talk_to_no_other_host_and_load_no_torch() -> None:
     """Gradio's own news and analytics are off before it is imported, whatever the environment says."""
     code = (
         "import os, sys; import ui.shell as s; "
-        "print([m for m in ('gradio', 'torch', 'pandas') if m in sys.modules], s.quiet_environment(), "
+        "print([m for m in ('gradio', 'torch') if m in sys.modules], s.quiet_environment(), "
         "os.environ['GRADIO_ANALYTICS_ENABLED'], os.environ['HF_HUB_DISABLE_TELEMETRY'])"
     )
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "True"}
