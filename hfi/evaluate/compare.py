@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from PIL import Image
 
 from hfi.errors import ConfigError
 from hfi.evaluate.protocol import EvaluationResult, differences, protocol_facts
+from hfi.evaluate.report import encode_picture
 from hfi.files import write_text_atomically
 
 MISSING = "–"
@@ -53,6 +55,17 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
     attacks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """The same words and seed by every model of the table, in the order of its rows."""
+
+    prompt: str
+    seed: int
+    pictures: tuple[Image.Image, ...]
+    is_veiled: bool = False
+    """Whether they stay blurred until somebody clicks."""
 
 
 # column -> (path into the figures, whether it is a share, which way is good)
@@ -171,12 +184,12 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n".join(parts) + "\n"
 
 
-def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Write `compare.html`, `compare.json` and `compare.txt`, each atomically."""
+def write_comparison(folder: Path, comparison: Comparison, pictures: Sequence[PictureRow] = ()) -> None:
+    """Write `compare.html`, `compare.json` and `compare.txt`, each atomically; pictures are in the page alone."""
     content = json.dumps(asdict(comparison), indent=1, ensure_ascii=False)
     write_text_atomically(folder / "compare.json", content + "\n")
     write_text_atomically(folder / "compare.txt", to_text(comparison) + "\n")
-    write_text_atomically(folder / "compare.html", _template().render(table=comparison))
+    write_text_atomically(folder / "compare.html", _template().render(table=comparison, pictures=pictures))
 
 
 @functools.cache
@@ -184,4 +197,5 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("hfi.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["data_uri"] = encode_picture
     return environment.get_template("compare.html")

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hfi.errors import NotFoundError
-from hfi.evaluate.compare import Comparison, compare_results, write_comparison
+from hfi.evaluate.compare import Comparison, PictureRow, compare_results, write_comparison
 from hfi.evaluate.protocol import EvaluationResult, read_result
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT
 from storage import Store
 from storage.errors import NotFoundError as StoreNotFoundError
 from storage.records import Run
+
+NUM_ROWS_SHOWN = 6  # of each part of the suite
 
 
 def run_compare(
@@ -33,8 +35,32 @@ def run_compare(
     chosen = [_named(store, name) for name in names]
     attacks = {name: attacks_on(store, result.models.get("after", "")) for name, result in chosen} if store else {}
     comparison = compare_results(chosen, attacks, allow_different_protocols=allow_different_protocols)
-    write_comparison(out, comparison)
+    write_comparison(out, comparison, picture_rows(store, [result for _, result in chosen]) if store else ())
     return comparison
+
+
+def picture_rows(store: Store, results: Sequence[EvaluationResult]) -> list[PictureRow]:
+    """Pictures of the original and each changed model at even distances of each part of the suite.
+
+    None where the evaluations did not draw the same prompts and seeds, or a picture is not in this store.
+    """
+    sides = [results[0].pictures.get("before", []), *(result.pictures.get("after", []) for result in results)]
+    asked = [[(row["part"], row["prompt"], row["seed"]) for row in side] for side in sides]
+    if not asked[0] or any(other != asked[0] for other in asked[1:]):
+        return []
+    rows = []
+    for part in ("concept", "others"):
+        places = [place for place, key in enumerate(asked[0]) if key[0] == part]
+        for i in range(min(NUM_ROWS_SHOWN, len(places))):
+            place = places[i * len(places) // min(NUM_ROWS_SHOWN, len(places))]
+            try:
+                pictures = tuple(store.load_image(side[place]["image"]) for side in sides)
+            except StoreNotFoundError:
+                return []
+            # a blur too many does no harm: the table may join projects, and one of them may be sensitive
+            is_veiled = part == "concept" and any(project.is_sensitive for project in store.list_projects())
+            rows.append(PictureRow(asked[0][place][1], asked[0][place][2], pictures, is_veiled))
+    return rows
 
 
 def _named(store: Store | None, text: str) -> tuple[str, EvaluationResult]:

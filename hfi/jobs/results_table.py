@@ -9,12 +9,12 @@ from typing import get_args
 
 from hfi.config import AttackConfig, EraseConfig, EvaluateConfig
 from hfi.errors import ConfigError, HFIError
-from hfi.evaluate.compare import Comparison, compare_results, to_markdown, write_comparison
+from hfi.evaluate.compare import Comparison, PictureRow, compare_results, to_markdown, write_comparison
 from hfi.evaluate.protocol import EvaluationResult, read_result
 from hfi.evaluate.sentences import five_sentences
 from hfi.files import write_text_atomically
 from hfi.jobs.attack import run_attack
-from hfi.jobs.compare import attacks_on, describe_run
+from hfi.jobs.compare import attacks_on, describe_run, picture_rows
 from hfi.jobs.erase import run_erase
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT, run_evaluate
 from hfi.progress import Progress
@@ -89,7 +89,7 @@ def run_results(
     comparison = compare_results(results, attacks)
     concept = f"a {results[0][1].group}" if results[0][1].group else "the concept"
     comparison = replace(comparison, sentences=five_sentences(comparison, concept))
-    _write(out, comparison, failures, command)
+    _write(out, comparison, failures, command, picture_rows(store, [result for _, result in results]))
     return comparison, failures
 
 
@@ -101,7 +101,9 @@ def _evaluated(
     return describe_run(store, done.run), result
 
 
-def _write(out: Path, comparison: Comparison, failures: Sequence[str], command: str) -> None:
+def _write(
+    out: Path, comparison: Comparison, failures: Sequence[str], command: str, pictures: Sequence[PictureRow]
+) -> None:
     budgets = {
         figures["title"]: f"{figures['budget']}. {figures['note']}"
         for found in comparison.attacks.values()
@@ -115,4 +117,4 @@ def _write(out: Path, comparison: Comparison, failures: Sequence[str], command: 
         parts.append("\nNot measured:\n")
         parts += [f"- {failure}" for failure in failures]
     write_text_atomically(out, "\n".join(parts) + "\n")
-    write_comparison(out.parent if out.parent.name != "docs" else out.parent / "results", comparison)
+    write_comparison(out.parent if out.parent.name != "docs" else out.parent / "results", comparison, pictures)

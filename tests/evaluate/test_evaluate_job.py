@@ -305,4 +305,7 @@ def test_results_of_all_methods_stand_in_one_document(tmp_path: Path, config: Ev
     assert len(table.sentences) == 5 and table.sentences[0] in document
     assert "`hfi results --runs x`" in document and "- protocol:" in document
     assert failures == ["missing: 'missing' is neither a model folder nor a run: check --erased."]
-    assert failures[0] in document and (tmp_path / "out" / "compare.html").exists()
+    assert failures[0] in document
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count("data:image/webp") == 2 * 12, "six prompts of each part, the original and one method"
+    assert "a bomb" in page and "data:image" not in (tmp_path / "out" / "compare.json").read_text()
