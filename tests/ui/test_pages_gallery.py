@@ -62,7 +62,9 @@ def test_gallery_filters(store: Store) -> None:
     ("query", "named"),
     [
         (("", "newest", "7a"), "seed"),
-        (("", "newest", "", "all", "", "", 0.9, 0.1), "concept score"),
+        (("", "newest", "", "all", "", "", "0.9", "0,1"), "concept score"),
+        (("", "newest", "", "all", "", "", "high"), "not a number"),
+        (("", "newest", "", "all", "", "", "nan"), "concept score"),
         (("", "newest", "", "all", "gone"), "state"),
         (("x" * 3000,), "characters"),
     ],
@@ -75,7 +77,7 @@ def test_sensitive_pictures_are_covered_until_asked(tmp_path: Path) -> None:
     with build_visited_store(tmp_path / "store", is_sensitive=True) as sensitive:
         covered, _, _, switch = show_page(visit(sensitive), 1, "weapons")
         assert 'class="board covered"' in covered and switch["visible"]
-        query = ("", "newest", "", "all", "", "", None, None)
+        query = ("", "newest", "", "all", "", "", "", "")
         assert 'class="board covered"' not in show_page(visit(sensitive), 1, "weapons", *query, True)[0]
         sha256 = sensitive.list_pictures("weapons").pictures[0].sha256
         assert 'figure class="covered"' in show_details(visit(sensitive), f"{sha256}|1", "weapons")[1]

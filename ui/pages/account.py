@@ -40,15 +40,15 @@ def build_account(shell: Shell) -> None:
             with gr.Column(min_width=300, elem_classes="panel"):
                 settings = _build_settings(shell)
             with gr.Column(min_width=300, elem_classes="panel"):
-                tokens = _build_tokens(shell)
-    on_load(shell, show_account, ANNOTATOR, [sessions, *settings, tokens])
+                tokens, number = _build_tokens(shell)
+    on_load(shell, show_account, ANNOTATOR, [sessions, *settings, tokens, number])
 
 
 def show_account(visit: Visit) -> tuple[Any, ...]:
     """Sessions, keys, whether they are on, the labelling page's colours, tokens."""
     keys = visit.store.get_setting(visit.user.name, "keys") or {}
     theme = visit.store.get_setting(visit.user.name, "theme") or "auto"
-    return _sessions_html(visit), _keys_html(visit), keys.get("enabled", True), theme, _tokens_html(visit)
+    return _sessions_html(visit), _keys_html(visit), keys.get("enabled", True), theme, *_tokens(visit)
 
 
 # --- password and sessions ---------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def reset_keys(visit: Visit) -> Said:
 # --- tokens ------------------------------------------------------------------------------------------------------
 
 
-def _build_tokens(shell: Shell) -> gr.HTML:
+def _build_tokens(shell: Shell) -> tuple[gr.HTML, gr.Dropdown]:
     text = "With a token a program does what you may do. It is shown once; only its hash is kept."
     build_html(fill("panel_title.html", title="Tokens for programs", text=text))
     tokens = build_html("")
@@ -151,28 +151,30 @@ def _build_tokens(shell: Shell) -> gr.HTML:
     days = gr.Dropdown(TOKEN_DAYS, value="90", label="How long it holds", filterable=False)
     make = gr.Button("Make a token", elem_classes="narrow")
     secret = build_html("")
-    number = gr.Number(None, label="End the token number", precision=0)
+    number = gr.Dropdown([], label="A token to end", allow_custom_value=True)
     end = gr.Button("End it", elem_classes="narrow")
     notice = build_notice()
-    shell.on(make.click, make_token, ANNOTATOR, [label, days], [tokens, secret, label], notice)
+    shell.on(make.click, make_token, ANNOTATOR, [label, days], [tokens, number, secret, label], notice)
     shell.on(end.click, end_token, ANNOTATOR, [number], [tokens, number], notice)
-    return tokens
+    return tokens, number
 
 
-def _tokens_html(visit: Visit) -> str:
-    return fill("tokens.html", tokens=visit.store.list_api_tokens(visit.user.name))
+def _tokens(visit: Visit) -> tuple[str, Any]:
+    tokens = visit.store.list_api_tokens(visit.user.name)
+    choices = [(f"{token['id']}: {token['name']}", str(token["id"])) for token in tokens]
+    return fill("tokens.html", tokens=tokens), gr.update(choices=choices, value=None)
 
 
 def make_token(visit: Visit, label: str, days: str) -> Said:
     """Make a token; it is shown this once."""
     check_choice(days, [word for _, word in TOKEN_DAYS], "time a token holds")
     secret = visit.store.create_api_token(visit.user.name, label or "", days=float(days))
-    return Said([_tokens_html(visit), fill("token.html", secret=secret), ""], "The token is below, this once.")
+    return Said([*_tokens(visit), fill("token.html", secret=secret), ""], "The token is below, this once.")
 
 
-def end_token(visit: Visit, number: float | None) -> Said:
+def end_token(visit: Visit, number: str | None) -> Said:
     """End one of one's own tokens."""
-    if number is None or int(number) not in [token["id"] for token in visit.store.list_api_tokens(visit.user.name)]:
-        raise InvalidInputError(f"You have no token of number {number!r}. Choose one of the list.")
-    visit.store.revoke_api_token(visit.user.name, int(number))
-    return Said([_tokens_html(visit), None], f"Token {int(number)} does not work any more.")
+    if number not in [str(token["id"]) for token in visit.store.list_api_tokens(visit.user.name)]:
+        raise InvalidInputError(f"You have no token {number or ''!r}. Choose one of the list.")
+    visit.store.revoke_api_token(visit.user.name, int(number or 0))
+    return Said(_tokens(visit), f"Token {number} does not work any more.")

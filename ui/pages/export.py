@@ -46,7 +46,7 @@ def build_export(shell: Shell) -> None:
         with gr.Row(equal_height=True):
             project = build_project_choice()
             rule = gr.Dropdown([], label="How answers become labels", allow_custom_value=True)
-            freeze = gr.Button("Freeze a snapshot", variant="primary")
+        freeze = gr.Button("Freeze a snapshot", variant="primary", elem_classes="narrow")
         notice = build_notice()
         snapshot = gr.Dropdown([], label="Snapshot", allow_custom_value=True)
         facts = build_html(fill("waiting.html"))

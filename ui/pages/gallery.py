@@ -61,8 +61,8 @@ def _build_filters() -> list[Any]:
         agreement = gr.Dropdown(
             [("any", ANY), *((name, name) for name in AGREEMENTS)], value=ANY, label="Agreement", min_width=140
         )
-        low = gr.Number(None, label="Concept score from", minimum=0, maximum=1, step=0.05, min_width=140)
-        high = gr.Number(None, label="to", minimum=0, maximum=1, step=0.05, min_width=100)
+        low = gr.Textbox(label="Concept score from", placeholder="0", max_length=6, min_width=140)
+        high = gr.Textbox(label="Concept score to", placeholder="1", max_length=6, min_width=140)
     return [seed, model, state, agreement, low, high]
 
 
@@ -129,8 +129,8 @@ def show_page(
     model: str = ALL_MODELS,
     state: str = ANY,
     agreement: str = ANY,
-    low: float | None = None,
-    high: float | None = None,
+    low: str = "",
+    high: str = "",
     uncovers: bool = False,
 ) -> tuple[str, str, int, Any]:
     """One page of the pictures that the filters find, their number, the page's number, and the cover's switch."""
@@ -141,8 +141,8 @@ def show_page(
         model_id=None if model in (ALL_MODELS, None) else model,
         state=state or "",
         agreement=agreement or "",
-        score_low=low,
-        score_high=high,
+        score_low=_parse_score(low),
+        score_high=_parse_score(high),
         order=order or "newest",
     )
     found = visit.store.list_pictures(name, wanted, max(1, int(page or 1)), PAGE_SIZE)
@@ -161,6 +161,18 @@ def _parse_seed(text: str) -> int | None:
     if not text.isdecimal():
         raise InvalidInputError(f"The seed {text!r} is not a whole number. Type digits alone, or leave it empty.")
     return int(text)
+
+
+def _parse_score(text: str) -> float | None:
+    text = (text or "").strip().replace(",", ".")
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError(
+            f"The concept score {text!r} is not a number from 0 to 1. Type one, or nothing."
+        ) from None
 
 
 # --- one picture -------------------------------------------------------------------------------------------------

@@ -25,11 +25,11 @@ def build_people(shell: Shell) -> None:
         build_title("People", "Who may come in, and what each of them may do. Names are pseudonyms, never real ones.")
         with gr.Row(equal_height=False):
             with gr.Column(min_width=300, elem_classes="panel"):
-                invitations = _build_invite(shell)
+                invitations, number = _build_invite(shell)
             with gr.Column(min_width=300, elem_classes="panel"):
                 person, change = _build_change()
         people = build_html(fill("waiting.html"))
-    on_load(shell, show_people, OWNER, [people, person, invitations])
+    on_load(shell, show_people, OWNER, [people, person, invitations, number])
     role, set_role_button, disable, enable, password, set_password_button, notice = change
     outputs = [people, person]
     shell.on(set_role_button.click, set_role, OWNER, [person, role], outputs, notice)
@@ -38,7 +38,7 @@ def build_people(shell: Shell) -> None:
     shell.on(set_password_button.click, give_password, OWNER, [person, password], [password], notice)
 
 
-def _build_invite(shell: Shell) -> gr.HTML:
+def _build_invite(shell: Shell) -> tuple[gr.HTML, gr.Dropdown]:
     build_html(fill("panel_title.html", title="Invite", text="The link works once, for whoever opens it first."))
     role = gr.Radio(ROLE_CHOICES, value="annotator", label="As", elem_classes="column-choice")
     days = gr.Number(7, label="Days it holds", precision=0, minimum=1, maximum=90)
@@ -46,11 +46,11 @@ def _build_invite(shell: Shell) -> gr.HTML:
     notice = build_notice()
     link = build_html("")
     invitations = build_html("")
-    number = gr.Number(None, label="End the link number", precision=0)
+    number = gr.Dropdown([], label="A link to end", allow_custom_value=True)
     end = gr.Button("End it", elem_classes="narrow")
-    shell.on(button.click, invite, OWNER, [role, days], [link, invitations], notice)
+    shell.on(button.click, invite, OWNER, [role, days], [link, invitations, number], notice)
     shell.on(end.click, end_invitation, OWNER, [number], [invitations, number], notice)
-    return invitations
+    return invitations, number
 
 
 def _build_change() -> tuple[gr.Dropdown, tuple[Any, ...]]:
@@ -66,9 +66,9 @@ def _build_change() -> tuple[gr.Dropdown, tuple[Any, ...]]:
     return person, (role, set_role_button, disable, enable, password, set_password_button, build_notice())
 
 
-def show_people(visit: Visit) -> tuple[str, Any, str]:
+def show_people(visit: Visit) -> tuple[str, Any, str, Any]:
     """Everybody, whom one can change, and the links nobody has used yet."""
-    return (*_people(visit), _invitations_html(visit))
+    return (*_people(visit), *_invitations(visit))
 
 
 def _people(visit: Visit) -> tuple[str, Any]:
@@ -77,15 +77,17 @@ def _people(visit: Visit) -> tuple[str, Any]:
     return fill("people.html", users=users, own=visit.user.name), gr.update(choices=names)
 
 
-def _invitations_html(visit: Visit) -> str:
-    return fill("invitations.html", invitations=visit.store.list_invitations())
+def _invitations(visit: Visit) -> tuple[str, Any]:
+    invitations = visit.store.list_invitations()
+    choices = [(f"{invitation.id}: {invitation.role}", str(invitation.id)) for invitation in invitations]
+    return fill("invitations.html", invitations=invitations), gr.update(choices=choices, value=None)
 
 
 def invite(visit: Visit, role: str, days: float | None) -> Said:
     """Make a link; it is shown this once, only its hash is kept."""
     secret = visit.store.create_invitation(role or "", visit.user.name, days=float(days or 0))
     link = fill("invitation_link.html", address=f"{_own_address(visit)}/join/{secret}", role=role)
-    return Said([link, _invitations_html(visit)], "The link is below. It is shown this once.")
+    return Said([link, *_invitations(visit)], "The link is below. It is shown this once.")
 
 
 def _own_address(visit: Visit) -> str:
@@ -94,12 +96,12 @@ def _own_address(visit: Visit) -> str:
     return str(headers.get("origin") or f"http://{headers.get('host', 'localhost')}")
 
 
-def end_invitation(visit: Visit, number: float | None) -> Said:
+def end_invitation(visit: Visit, number: str | None) -> Said:
     """End a link that nobody has used yet."""
-    if number is None or int(number) not in [invitation.id for invitation in visit.store.list_invitations()]:
-        raise InvalidInputError(f"There is no open link of number {number!r}. Choose one of the list.")
-    visit.store.revoke_invitation(int(number), visit.user.name)
-    return Said([_invitations_html(visit), None], f"Link {int(number)} does not work any more.")
+    if number not in [str(invitation.id) for invitation in visit.store.list_invitations()]:
+        raise InvalidInputError(f"There is no open link {number or ''!r}. Choose one of the list.")
+    visit.store.revoke_invitation(int(number or 0), visit.user.name)
+    return Said(_invitations(visit), f"Link {number} does not work any more.")
 
 
 def set_role(visit: Visit, name: str, role: str) -> Said:
