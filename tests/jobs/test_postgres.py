@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,28 +33,31 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """URL of a server that lives as long as this file's tests."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL server is installed (Debian: apt install postgresql)")
-    # The server refuses to run as root.
+    # The server refuses to run as root, and its user may not enter pytest's own folders.
     user = "postgres" if os.geteuid() == 0 else None
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(parent.stat().st_mode | 0o711)
-    cluster, port = folder / "cluster", _free_port()
-    if user:
-        shutil.chown(folder, user)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    words = [str(binaries / "initdb"), "-D", str(cluster), "-U", "hfi", "--auth=trust", "--no-sync"]
-    subprocess.run(words, user=user, cwd=folder, check=True, capture_output=True)
-    control = [str(binaries / "pg_ctl"), "-D", str(cluster), "-w", "-l", str(folder / "log")]
-    subprocess.run([*control, "-o", options, "start"], user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    try:
-        yield f"postgresql://hfi@127.0.0.1:{port}/hfi_jobs"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], user=user, cwd=folder, check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as folder:
+        cluster, port = Path(folder) / "cluster", _free_port()
+        if user:
+            shutil.chown(folder, user)
+
+        def call(name: str, *words: str) -> None:
+            subprocess.run(
+                [str(binaries / name), "-D", str(cluster), *words], user=user, cwd=folder, check=True,
+                stdout=subprocess.DEVNULL, timeout=300,
+            )  # fmt: skip
+
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+        call("initdb", "-U", "hfi", "--auth=trust", "--no-sync")
+        call("pg_ctl", "-w", "-t", "300", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql://hfi@127.0.0.1:{port}/hfi_jobs"
+        finally:
+            call("pg_ctl", "-m", "immediate", "stop")
 
 
 def test_jobs_on_postgres_end_and_are_cancelled(server: str, tmp_path: Path) -> None:
