@@ -143,7 +143,7 @@ for _request_class in (
     PushRequest,
 ):
     _name = _request_class.model_fields["kind"].default
-    register_job_kind(JobKind(_request_class, f"hfi.jobs.job_kinds:run_{_name}_job"))
+    register_job_kind(JobKind(_request_class, f"hfi.jobs.job_kinds:run_{_name}_job", is_split=_name == "generate"))
 
 
 def job_kind(name: str) -> JobKind:

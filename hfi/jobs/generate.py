@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfi.config import GenerateConfig
 from hfi.errors import EmptyPromptListError
+from hfi.jobs import sharing
 from hfi.jobs.invert import TOKENS_ARTIFACT, load_tokens
 from hfi.jobs.pictures import PictureMaker
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import Progress
 from storage import Store
-from storage.errors import NotFoundError
+from storage.errors import ConflictError, NotFoundError
 from storage.records import ItemInput
 
 if TYPE_CHECKING:
+    from hfi.generate import GenerationRequest
     from hfi.guidance import Guard
     from hfi.inversion import ConceptToken
 
@@ -31,7 +35,8 @@ def ensure_project(store: Store, project: str, guideline: str = DEFAULT_GUIDELIN
     try:
         store.get_project(project)
     except NotFoundError:
-        store.create_project(project, kind="flag", guideline=guideline, is_demo=is_demo)
+        with suppress(ConflictError):  # another process made it in this moment
+            store.create_project(project, kind="flag", guideline=guideline, is_demo=is_demo)
 
 
 def run_generate(
@@ -72,13 +77,34 @@ def generate_pairs(
     done = find_finished(store, "generate", settings)
     if done is not None:
         return StageResult(_summary(done.metrics["images"], project), done, dict(done.metrics))
+    requests = [GenerationRequest(prompt, seed) for prompt, seed in pairs]
+    if not sharing.is_first_process():
+        _make_share(maker, requests, config, progress, guard)
+        run = sharing.wait_for(lambda: find_finished(store, "generate", settings))
+        return StageResult(_summary(run.metrics["images"], project), run, dict(run.metrics))
     with recorded_run(store, "generate", settings) as work:
-        requests = [GenerationRequest(prompt, seed) for prompt, seed in pairs]
+        if sharing.num_processes() > 1:
+            _make_share(maker, requests, config, progress, guard)
+            for request in requests:
+                params = maker.params(request, config, FEEDBACK_ROLE, guard)
+                sharing.wait_for(partial(store.find_generation, project, params))
         records = maker.make(requests, config, FEEDBACK_ROLE, progress, "generate", guard)
         if store.get_project(project).kind in ("flag", "score"):
             store.add_items(project, [ItemInput((record.image_sha256,), record.params.prompt) for record in records])
         work.metrics.update(images=len(records), model_sha256=maker.model_sha256)
     return StageResult(_summary(len(records), project), work.run, dict(work.metrics))
+
+
+def _make_share(
+    maker: PictureMaker,
+    requests: Sequence[GenerationRequest],
+    config: GenerateConfig,
+    progress: Progress,
+    guard: Guard | None,
+) -> None:
+    """Make what falls to this one of several processes."""
+    sharing.use_own_device()
+    maker.make(sharing.share_of(requests), config, FEEDBACK_ROLE, progress, "generate", guard)
 
 
 def load_guard(store: Store, config: GenerateConfig, project: str) -> Guard | None:

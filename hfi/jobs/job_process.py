@@ -26,7 +26,8 @@ from hfi.job_requests import JobRequest, job_kind, parse_request
 from hfi.jobs.file_progress import FileProgress
 from hfi.jobs.job_folder import DEVICES_VARIABLE, JobFolder
 from hfi.jobs.runs import StageResult, announcing_runs, is_worth_retrying
-from hfi.progress import Progress
+from hfi.jobs.sharing import is_first_process
+from hfi.progress import NullProgress, Progress
 from storage import Store
 
 PR_SET_PDEATHSIG = 1
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     _spread_over_devices(request, arguments)
     signal.signal(signal.SIGTERM, _unwind)
     result = run_job(folder, request)
-    if _is_first():
+    if is_first_process():
         folder.write_result(result)
     return 0
 
@@ -68,13 +69,13 @@ def die_with_parent(parent: int) -> None:
 def run_job(folder: JobFolder, request: JobRequest) -> dict[str, Any]:
     """Run the stage and say how it ended, as JSON values."""
     try:
-        with (
-            Store.open(folder.store_path) as store,
-            FileProgress(folder) as progress,
-            announcing_runs(lambda run: progress.set_run(run.id)),
-        ):
+        with Store.open(folder.store_path) as store:
             store.scratch = folder.scratch
-            found = _runner(request)(store, request, progress)
+            if is_first_process():
+                with FileProgress(folder) as progress, announcing_runs(lambda run: progress.set_run(run.id)):
+                    found = _runner(request)(store, request, progress)
+            else:
+                found = _runner(request)(store, request, NullProgress())
     except Exception as error:
         return _failure(error)
     result = {"status": "done", "run_id": found.run.id, "summary": found.summary}
@@ -107,15 +108,14 @@ def _spread_over_devices(request: JobRequest, arguments: list[str]) -> None:
     num_devices = int(os.environ.get(DEVICES_VARIABLE, "1"))
     if num_devices < 2 or "LOCAL_RANK" in os.environ or not job_kind(request.kind).is_split:
         return
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(num_devices)]
-    words += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    words += ["--multi_gpu"] if os.environ.get("CUDA_VISIBLE_DEVICES") else ["--cpu"]
+    if os.environ.get("CUDA_VISIBLE_DEVICES"):
+        words = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_devices)]
+        words += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        words += ["--main_process_port", "0"]
+    else:  # what accelerate starts too; on CPUs it would want MPI
+        words = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(num_devices)]
     # The kernel keeps the wish to die with the parent across exec.
-    os.execv(sys.executable, [*words, "-m", "hfi.jobs.job_process", *arguments])
-
-
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+    os.execv(sys.executable, [sys.executable, "-m", *words, "-m", "hfi.jobs.job_process", *arguments])
 
 
 def _peak_gpu_memory_mib() -> float | None:
