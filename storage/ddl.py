@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from sqlite_utils.migrations import Migrations
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
+
+
+@contextmanager
+def _without_pandas() -> Iterator[None]:
+    """Let nothing import pandas within the block, unless it is there already."""
+    if "pandas" in sys.modules:
+        yield
+        return
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["pandas"]
+
+
+# It imports pandas where it finds it, to know one more type of column, and that takes longer than all else together.
+with _without_pandas():
+    from sqlite_utils.migrations import Migrations
 
 MIGRATION_SET = "hfi-store"
 APPLICATION_ID = 0x48464931  # "HFI1" in the file header, so that `file` and doctor can tell our stores apart
