@@ -299,5 +299,5 @@ def run_worker(
     parent: int = 0,
 ) -> None:
     """Work on a store's queue; see `Worker.run`. Does not come back."""
-    with Store.open(store_path) as store:
+    with Store.open(store_path, create=False) as store:
         Worker(store, queue, devices, queue_url).run(until_empty=until_empty, parent=parent)
