@@ -105,7 +105,6 @@ class Said:
 
 
 Call = Callable[..., Any]
-SKIP = {"__type__": "update"}  # leaves a component as it is
 
 
 class Shell:
@@ -171,6 +170,8 @@ class Shell:
 def _answer(found: Any, n_outputs: int, has_notice: bool) -> Any:
     said = found if isinstance(found, Said) else None
     values = said.values if said else found if isinstance(found, tuple) else () if found is None else (found,)
+    # Gradio takes updates apart, so each output gets one of its own.
+    values = tuple(dict(value) if isinstance(value, dict) else value for value in values)
     if len(values) != n_outputs:
         raise TypeError(f"The function gave {len(values)} values for {n_outputs} outputs.")
     if has_notice:
@@ -181,7 +182,7 @@ def _answer(found: Any, n_outputs: int, has_notice: bool) -> Any:
 
 
 def _refused(sentence: str, n_outputs: int, has_notice: bool) -> Any:
-    values: list[Any] = [SKIP] * n_outputs
+    values: list[Any] = [gr.skip() for _ in range(n_outputs)]
     if has_notice:
         values.append(notice_html(sentence, "bad"))
     else:
