@@ -11,11 +11,12 @@
 
     UCE    W = (sum v_i c_i^T + lambda W_old + sum W_old c_p c_p^T) (sum c_i c_i^T + lambda I + sum c_p c_p^T)^-1
     RECE   c' = (sum W^T W + lambda I)^-1 (sum W^T W_0) c,  sums over all maps: what still evokes c after the edit;
-           c' is erased like c, from the edited maps, and so on
+           c' is erased beside c, from the edited maps, and so on
 
 Which states of a prompt (`closed_form_states`): all behind the first, which every prompt shares; from the last word on,
 as in UCE's first code; or the last word's alone. A target's state is paired with the anchor's at the same place
-(`all`), or at the same distance from the last word. What target and anchor share is paired with itself, and so kept.
+(`all`), or at the same distance from the last word. A state that a kept prompt has too, because both begin alike, is
+not erased.
 
 Seconds of float64 on any machine: also a preview of what erasing a token will do, by the states of "a <token>".
 Sources: UCE, arXiv 2308.14761; RECE, arXiv 2407.12383 (lambda .1, 3 rounds). Weighing the kept states, and the choice
@@ -93,6 +94,10 @@ def share_left(
     return left / before if before > 0 else 0.0
 
 
+# Of each place of a prompt the word's id and the learned row's index.
+Words = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class _States:
     """Rows c_i, the rows they are mapped to, and K."""
@@ -132,10 +137,11 @@ def erase_closed_form(
     states = _collect_states(pipeline, concept, config)
     values = [states.anchors @ old.T for old in originals]
     left = [share_left(maps, values, originals, states.erased)]
-    erased, num_edits = states.erased, config.closed_form_rounds + 1
+    found, num_edits = states.erased, config.closed_form_rounds + 1
     for edit in range(num_edits):
+        repeats = len(found) // len(states.erased)
         maps = [
-            edit_map(old, erased, wanted, states.kept_gram, config.closed_form_regularization)
+            edit_map(old, found, wanted.repeat(repeats, 1), states.kept_gram, config.closed_form_regularization)
             for old, wanted in zip(maps, values, strict=True)
         ]
         if not all(new.isfinite().all() for new in maps):
@@ -143,7 +149,8 @@ def erase_closed_form(
                 "erase", step=edit, seed=config.seed, loss=float("nan"), settings=changed_settings(config)
             )
         left.append(share_left(maps, values, originals, states.erased))
-        erased = evoking_states(maps, originals, states.erased, config.closed_form_regularization)
+        evoking = evoking_states(maps, originals, states.erased, config.closed_form_regularization)
+        found = torch.cat([found, evoking])
         if on_step is not None:
             on_step(edit + 1, num_edits)
     for module, new in zip(_map_modules(unet), maps, strict=True):
@@ -182,14 +189,20 @@ def _collect_states(pipeline: Pipeline, concept: Concept, config: EraseConfig) -
     """States that are erased with those they are mapped to, each pair once, and K of the states that are kept."""
     pairs = list(dict.fromkeys(zip(concept.prompts, anchor_prompts(concept, config), strict=True)))
     targets, anchors = [target for target, _ in pairs], [anchor for _, anchor in pairs]
-    target_states, anchor_states = (_encode(pipeline, prompts, concept) for prompts in (targets, anchors))
-    places = [_places(pipeline, prompts, concept, config) for prompts in (targets, anchors)]
-    rows = [paired_places(*both, target_states.shape[1]) for both in zip(*places, strict=True)]
-    erased = torch.cat([target_states[i, own] for i, (own, _) in enumerate(rows)])
-    mapped = torch.cat([anchor_states[i, other] for i, (_, other) in enumerate(rows)])
-    kept = _encode(pipeline, list(dict.fromkeys(["", *concept.retain_prompts])), concept)
-    kept_gram = config.retain_weight * gram_matrix(kept.flatten(0, 1))
-    return _States(erased, mapped, kept_gram)
+    kept_prompts = list(dict.fromkeys(["", *concept.retain_prompts]))
+    target_words, anchor_words, kept_words = (_words(pipeline, x, concept) for x in (targets, anchors, kept_prompts))
+    target_states, anchor_states, kept = (_encode(pipeline, x, concept) for x in (targets, anchors, kept_prompts))
+    kept_beginnings = {words[: place + 1] for words in kept_words for place in range(len(words))}
+    erased, mapped = [], []
+    for i, (target, anchor) in enumerate(zip(target_words, anchor_words, strict=True)):
+        for own, other in paired_places(_places(pipeline, target, config), _places(pipeline, anchor, config)):
+            # a state depends on what stands before it and on nothing else, so this one belongs to a kept prompt too
+            if target[: own + 1] not in kept_beginnings:
+                erased.append(target_states[i, own])
+                mapped.append(anchor_states[i, other])
+    if not erased:
+        raise InvalidInputError("Every target is also a prompt that is kept: take it out of the retain set.")
+    return _States(torch.stack(erased), torch.stack(mapped), config.retain_weight * gram_matrix(kept.flatten(0, 1)))
 
 
 def _encode(pipeline: Pipeline, prompts: Sequence[str], concept: Concept) -> Float[Tensor, "prompts tokens in"]:
@@ -197,25 +210,26 @@ def _encode(pipeline: Pipeline, prompts: Sequence[str], concept: Concept) -> Flo
     return cross_attention_states(pipeline, embeds).double()
 
 
-def _places(pipeline: Pipeline, prompts: Sequence[str], concept: Concept, config: EraseConfig) -> list[tuple[int, int]]:
-    """Of each prompt the first place and the number of places that count; place 0 is the same for every prompt."""
-    length = pipeline.tokenizer.model_max_length
+def _words(pipeline: Pipeline, prompts: Sequence[str], concept: Concept) -> list[Words]:
+    """What stands at each place of each prompt: a word's id, and a learned row's index."""
+    rows_of, first = {}, 0
+    for token in concept.tokens:
+        rows_of[token.placeholder] = range(first, first + len(token.learned_embeds))
+        first += len(token.learned_embeds)
+    spliced = tokenize_spliced(pipeline, prompts, rows_of)
+    both = zip(spliced.token_ids.tolist(), spliced.row_ids.tolist(), strict=True)
+    return [tuple(zip(ids, rows, strict=True)) for ids, rows in both]
+
+
+def _places(pipeline: Pipeline, words: Words, config: EraseConfig) -> range:
+    """Places of a prompt whose states count; place 0 is the same for every prompt."""
     if config.closed_form_states == "all":
-        return [(1, length - 1)] * len(prompts)
-    rows_of = {token.placeholder: [0] * len(token.learned_embeds) for token in concept.tokens}
-    ids = tokenize_spliced(pipeline, prompts, rows_of).token_ids
-    ends = (ids[:, 1:] == pipeline.tokenizer.eos_token_id).int().argmax(dim=1)  # number of words
-    last_words = ends.clamp_min(1).tolist()
-    return [(place, 1 if config.closed_form_states == "last" else length - place) for place in last_words]
+        return range(1, len(words))
+    ids = [word for word, _ in words]
+    last_word = max(1, ids.index(pipeline.tokenizer.eos_token_id, 1) - 1)
+    return range(last_word, last_word + 1 if config.closed_form_states == "last" else len(words))
 
 
-def paired_places(target: tuple[int, int], anchor: tuple[int, int], length: int) -> tuple[list[int], list[int]]:
-    """Places of a target's states and of the anchor's that go with them, as many as both have.
-
-    Args:
-        target: First place, and how many.
-        anchor: The same of the anchor.
-        length: Places that a prompt has.
-    """
-    count = min(target[1], anchor[1], length - target[0], length - anchor[0])
-    return list(range(target[0], target[0] + count)), list(range(anchor[0], anchor[0] + count))
+def paired_places(target: range, anchor: range) -> list[tuple[int, int]]:
+    """Places of a target's states with those of the anchor's that go with them, in order, as many as both have."""
+    return list(zip(target, anchor, strict=False))

@@ -35,7 +35,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, st
             store.submit_judgments(
                 [JudgmentInput(f"{lease.id:08d}-0000-4000-8000-000000000000", "ann", answer, lease.id)]
             )
-        stages.run_score(store, ScoreConfig(max_epochs=2), "p", QUIET)
+        stages.run_score(store, ScoreConfig(max_epochs=2, clip=f"{model}/clip"), "p", QUIET)
         settings = InvertConfig(model=model, num_train_steps=1, num_concepts=1, batch_size=1, stopping="steps")
         stages.run_invert(store, settings, "p", QUIET)
         yield store, model

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from hfi.config import EraseConfig, EraseMethod, InvertConfig
-from hfi.erase import Concept, bank, estimate, robust
+from hfi.erase import Concept, bank, closed_form, estimate, robust
 from hfi.erase import erase as erase_concept
 from hfi.erase.abo import abo_loss, abo_target, guidance_term
 from hfi.erase.closed_form import edit_map, evoking_states, gram_matrix, paired_places, share_left
@@ -20,11 +20,11 @@ from hfi.erase.esd import TRAINED_BY_VARIANT, esd_target
 from hfi.erase.estimate import expected_seconds
 from hfi.erase.training import is_trainable
 from hfi.errors import InvalidInputError
-from hfi.inversion import ConceptToken, invert
+from hfi.inversion import ConceptToken, encode_prompts_with_tokens, invert
 from hfi.pipelines import Pipeline, embedding_width, encode_prompts, predict_noise
 from hfi.recipes import published_erase
 from tests import tiny
-from tests.algorithms.erasing import CONCEPT, CONFIG, TEXT_ONLY, changed, erase, is_same, latents, weights
+from tests.algorithms.erasing import CONCEPT, CONFIG, TEXT_ONLY, TOKEN, changed, erase, is_same, latents, weights
 
 GOLDEN = Path(__file__).with_name("golden_erase.json")
 # `python -m pytest tests/algorithms/test_erase_methods.py -k golden` compares; this script writes them anew:
@@ -45,7 +45,7 @@ def short_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def constant(value: float) -> torch.Tensor:
-    return torch.full((1, 4, 2, 2), value)
+    return torch.full((1, 4, 2, 2), float(value))
 
 
 # ---------------------------------------- formulas
@@ -106,9 +106,26 @@ def test_share_left_is_1_before_and_0_when_erased() -> None:
 
 
 def test_paired_places_are_as_many_as_both_prompts_have() -> None:
-    assert paired_places((1, 15), (1, 15), 16) == (list(range(1, 16)), list(range(1, 16)))
-    assert paired_places((14, 2), (1, 15), 16) == ([14, 15], [1, 2])
-    assert paired_places((3, 1), (1, 1), 16) == ([3], [1])
+    assert paired_places(range(1, 4), range(1, 4)) == [(1, 1), (2, 2), (3, 3)]
+    assert paired_places(range(14, 16), range(1, 16)) == [(14, 1), (15, 2)]
+    assert paired_places(range(3, 4), range(1, 2)) == [(3, 1)]
+
+
+@pytest.mark.parametrize(("states", "places"), [("all", [2, 3]), ("tail", [2, 3]), ("last", [2])])
+def test_closed_form_erases_the_states_that_no_kept_prompt_has(
+    pipeline: StableDiffusionPipeline, states: str, places: list[int]
+) -> None:
+    """ "a <concept>" begins like "a cat"; what follows is its own: the token, the end, and the padding."""
+    found = closed_form._collect_states(
+        pipeline,
+        Concept(["a <concept>"], tokens=[TOKEN], retain_prompts=["a cat"]),
+        changed(method="closed_form", closed_form_states=states),
+    )
+    expected = encode_prompts_with_tokens(pipeline, ["a <concept>"], [TOKEN])[0].double()
+    assert torch.allclose(found.erased[: len(places)], expected[places], atol=1e-6)
+    assert len(found.erased) == (1 if states == "last" else tiny.MAX_TOKENS - 2)
+    with pytest.raises(InvalidInputError, match="also a prompt that is kept"):
+        erase_concept(pipeline, Concept(["a cat"], retain_prompts=["a cat"]), changed(method="closed_form"))
 
 
 def test_a_side_trains_the_own_the_only_or_any_prompt() -> None:
