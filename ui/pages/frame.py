@@ -133,7 +133,7 @@ class Shell:
             trigger: an event (``button.click``), or several.
             function: gives a value for each of ``outputs``, a tuple if there are several; or `Said`.
             role: the least role that may call it.
-            notice: where refusals and `Said` sentences are shown; default: a warning in the corner.
+            notice: where refusals and `Said` sentences are shown; default: refusals in the corner.
             options: of the event: trigger_mode, show_progress, js ...
         """
         settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"} | options
@@ -176,17 +176,14 @@ def _answer(found: Any, n_outputs: int, has_notice: bool) -> Any:
         raise TypeError(f"The function gave {len(values)} values for {n_outputs} outputs.")
     if has_notice:
         values = (*values, notice_html(said.sentence, said.tone) if said else "")
-    elif said:
-        gr.Info(said.sentence)
     return values[0] if len(values) == 1 else values
 
 
 def _refused(sentence: str, n_outputs: int, has_notice: bool) -> Any:
-    values: list[Any] = [gr.skip() for _ in range(n_outputs)]
-    if has_notice:
-        values.append(notice_html(sentence, "bad"))
-    else:
-        gr.Warning(str(Markup.escape(sentence)))
+    if not has_notice:
+        # Shown in the corner, as HTML. (`gr.Warning` is shown only by functions that wait in Gradio's queue.)
+        raise gr.Error(str(Markup.escape(sentence)), title="Not done", print_exception=False)
+    values = [*(gr.skip() for _ in range(n_outputs)), notice_html(sentence, "bad")]
     return values[0] if len(values) == 1 else tuple(values)
 
 
