@@ -11,7 +11,7 @@ import pytest
 
 from storage import Store
 from storage.records import JudgmentRecord
-from tests.browser.serving import Server, Sizes, fill_store, find_chromium, free_port
+from tests.browser.serving import ALL_SAVED, Server, Sizes, fill_store, find_chromium, free_port, wait_until
 
 ANNOTATORS = tuple(f"person {number}" for number in range(60))
 PATIENCE_MS = 60_000
@@ -92,17 +92,18 @@ class Person:
             (page or self.page).wait_for_selector("#stage[data-assignment]")
             self.press(key, page=page)
 
+    def wait_until(self, expression: str, page: Any = None) -> None:
+        """Until an expression of the page is true (the page's policy forbids playwright's own way, which evaluates)."""
+        wait_until(page or self.page, expression)
+
     def wait_saved(self, page: Any = None) -> None:
         """Until the server has acknowledged everything, and the page says so."""
-        (page or self.page).wait_for_function(
-            "!Object.keys(localStorage).some((key) => key.startsWith('hfi.outbox|')) && "
-            "document.querySelector('#unsent[data-n=\"0\"][data-state=saved]') !== null"
-        )
+        self.wait_until(ALL_SAVED, page)
 
     def wait_ahead(self, n_pictures: int = 9) -> None:
         """Until so many pictures have been fetched."""
         fetched = "performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/img/')).length"
-        self.page.wait_for_function(f"{fetched} >= {n_pictures}")
+        self.wait_until(f"{fetched} >= {n_pictures}")
 
     def wait_state(self, name: str) -> None:
         """Until a state stands in place of the picture."""

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from storage import ItemInput, Store
-from tests.browser.serving import REPOSITORY, Server, draw_pictures, find_chromium, free_port
+from tests.browser.serving import ALL_SAVED, REPOSITORY, Server, draw_pictures, find_chromium, free_port, wait_until
 
 KINDS = ("flag", "score", "pair", "ranking")
 PICTURES_AN_ITEM = {"flag": 1, "score": 1, "pair": 2, "ranking": 4}
@@ -153,8 +153,7 @@ def judge_by_keyboard(page: Any, kind: str, n: int, rng: random.Random) -> dict[
             judge.undo()
         if number % 25 == 0:
             judge.change()
-    page.wait_for_selector("#unsent[data-n='0'][data-state=saved]")
-    page.wait_for_function("!Object.keys(localStorage).some((key) => key.startsWith('hfi.outbox|'))")
+    wait_until(page, ALL_SAVED)
     return judge.expected
 
 

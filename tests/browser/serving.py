@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from storage import ItemInput, Store
 
@@ -31,6 +32,10 @@ Blurred and unfinished pictures count as what they most look like.
 """
 START_SECONDS = 180
 STOP_SECONDS = 5
+ALL_SAVED = (
+    "!Object.keys(localStorage).some((key) => key.startsWith('hfi.outbox|')) && "
+    "document.querySelector('#unsent[data-n=\"0\"][data-state=saved]') !== null"
+)
 
 
 def draw_pictures(store: Store, n: int, size_px: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -141,6 +146,14 @@ class Server:
         self.child.kill()
         self.child.wait()
         self.child = None
+
+
+def wait_until(page: Any, expression: str, seconds: float = 60.0) -> None:
+    """Wait until an expression of the page is true."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"It did not come true within {seconds} s: {expression}"
+        page.wait_for_timeout(20)
 
 
 def find_chromium() -> str | None:

@@ -64,7 +64,7 @@ def test_answers_are_announced_and_reachable_by_tab(visit: Visit) -> None:
     person = visit("flag")
     page = person.page
     person.press("j")
-    page.wait_for_function("document.querySelector('#live').textContent.startsWith('Yes.')")
+    person.wait_until("document.querySelector('#live').textContent.startsWith('Yes.')")
     page.focus("[data-answer=no]")
     person.press("Tab", "Shift+Tab", "Enter", "Space")
     assert page.evaluate("document.activeElement.dataset.answer") == "no"

@@ -157,13 +157,13 @@ export class Judging {
     const stands = isUnsent && entry.supersedes ? entry.supersedes : "";
     if (stands && entry.before) this.latest.unshift(entry.before);
     this.onChange(stands ? 0 : -1);
-    this.#reopen(entry, stands, `Taken back: ${describe(entry.answer)}.`);
+    this.#reopen(entry, stands, stands ? entry.before : undefined, `Taken back: ${describe(entry.answer)}.`);
   }
 
   /** Open an earlier judgment again; a new answer replaces it. */
   edit(entry) {
     if (this.waiting) return;
-    this.#reopen(entry, entry.uuid, `Change: ${describe(entry.answer)}.`);
+    this.#reopen(entry, entry.uuid, entry, `Change: ${describe(entry.answer)}.`);
   }
 
   /** Leave an earlier judgment as it is; whether there was one open. */
@@ -174,9 +174,10 @@ export class Judging {
     return true;
   }
 
-  async #reopen(entry, supersedes, words) {
+  /** Show an item again; `supersedes` and `before`: the answer that stands until a new one replaces it. */
+  async #reopen(entry, supersedes, before, words) {
     if (this.current && !this.current.supersedes) this.queue.putBack(this.current);
-    const slot = { assignment: entry.assignment, pictures: entry.pictures ?? [], supersedes, before: supersedes ? entry.before ?? entry : undefined, previous: entry.answer };
+    const slot = { assignment: entry.assignment, pictures: entry.pictures ?? [], supersedes, before, previous: entry.answer };
     this.view.announce(words);
     this.queue.current = slot;
     if (slot.pictures.length === 0) {
