@@ -77,7 +77,6 @@ PAGES: dict[str, str] = {
     "gallery": "reviewer",
     "quality": "reviewer",
     "setup": "researcher",
-    "jobs": "researcher",
     "export": "researcher",
     "people": "owner",
 }

@@ -29,6 +29,11 @@ class Shell:
         self._exits = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_built(self) -> bool:
+        """Whether the pages can be asked for."""
+        return self._app is not None
+
     async def start(self, delay_seconds: float = 0.0) -> None:
         """Begin to build the pages, after the first answers are out."""
         self._task = asyncio.create_task(self._build_later(delay_seconds))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
-from starlette.routing import Mount
-from starlette.testclient import TestClient
 
-from tests.ui.people import BASE, PEOPLE, ROLES, build_store, code_of, program_of
+from tests.ui.people import ROLES, code_of, program_of
+from tests.ui.whole_server import routes_of
 from ui.access import NOBODY, PAGES, ROUTES, is_at_least, least_role, least_role_of_function
-from ui.app import Application, build_app
-from ui.settings import UiSettings
+from ui.app import Application
 
 # What answers without login, written out a second time: a route that joins them must be added here by hand.
 WITHOUT_LOGIN = {
@@ -28,19 +30,6 @@ WITHOUT_LOGIN = {
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 NOT_OURS = {"login", "role", "no_route", "origin"}  # codes with which the gate refuses
-
-
-def routes_of(routes: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(method, path) of every route, mounted applications included."""
-    for route in routes:
-        if isinstance(route, Mount):
-            yield from routes_of(getattr(route.app, "routes", None) or [], prefix + route.path)
-        elif getattr(route, "original_router", None) is not None:  # a router that was included whole
-            included = getattr(getattr(route, "include_context", None), "prefix", "")
-            yield from routes_of(route.original_router.routes, prefix + included)
-        elif hasattr(route, "path"):
-            for method in sorted(getattr(route, "methods", None) or {"GET"}):
-                yield method, prefix + route.path
 
 
 def sample(path: str) -> str:
@@ -98,40 +87,44 @@ def test_function_of_no_page_answers_nobody() -> None:
 
 
 class Pages:
-    """The whole application, asked in one event loop by everyone in turn."""
+    """The whole application in a process of its own, asked by everyone in turn."""
 
-    def __init__(self, application: Application, client: TestClient) -> None:
-        self.shell, self.client = application.shell, client
-        self.headers: dict[str, dict[str, str]] = {"nobody": {}}
-        for role, name in PEOPLE.items():
-            token = application.context.store.create_api_token(name, "test")
-            self.headers[role] = {"Authorization": f"Bearer {token}"}
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.routes: list[tuple[str, str]] = facts["routes"]
+        self.functions: list[tuple[int, str, str | None, str | None]] = facts["functions"]
+        self.tokens: dict[str, str] = facts["tokens"]
+        self.client = httpx.Client(base_url=facts["address"], timeout=120)
 
-    def ask(self, role: str, method: str, path: str, **rest: Any) -> Any:
+    def ask(self, role: str, method: str, path: str, **rest: Any) -> httpx.Response:
         """One request by someone of that role."""
-        return self.client.request(method, path, headers=self.headers[role], **rest)
-
-    def routes(self) -> list[tuple[str, str]]:
-        """Every (method, path) that Gradio serves; waits until its pages are built."""
-        assert self.ask("owner", "GET", "/config").status_code == 200
-        found = sorted(set(routes_of(self.shell.mounted_routes())))
-        assert len(found) > 50, "the walk has lost its way through Gradio's routes"
-        return found
+        headers = {"Authorization": f"Bearer {self.tokens[role]}"} if role != "nobody" else {}
+        return self.client.request(method, path, headers=headers, **rest)
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     """The application with Gradio's pages."""
-    path = tmp_path_factory.mktemp("pages")
-    build_store(path).close()
-    application = build_app(path, UiSettings(has_demo=False, shell_delay_seconds=0))
-    client = TestClient(application, base_url=BASE, follow_redirects=False, raise_server_exceptions=False)
-    with client:
-        yield Pages(application, client)
+    command = [sys.executable, "-m", "tests.ui.whole_server", str(tmp_path_factory.mktemp("pages"))]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    watchdog = threading.Timer(300, server.kill)
+    watchdog.start()
+    line = server.stdout.readline()
+    try:
+        found = Pages(json.loads(line))
+        assert len(found.routes) > 50, "the walk has lost its way through Gradio's routes"
+        assert len(found.functions) > 20
+        yield found
+        found.client.close()
+    finally:
+        watchdog.cancel()
+        server.kill()
+        server.wait()
+        server.stdout.close()
 
 
 def test_every_route_of_gradio_answers_exactly_its_roles(pages: Pages) -> None:
-    for method, path in pages.routes():
+    for method, path in pages.routes:
         target = sample(path)
         if "heartbeat" in target or target == "/gradio_api/queue/data":
             continue  # they answer until the browser leaves; their refusals are tested below
@@ -177,21 +170,30 @@ def test_owner_is_refused_what_no_page_needs(pages: Pages, path: str) -> None:
     assert pages.ask("owner", "GET", path).status_code == 404
 
 
+def test_every_function_is_in_the_table_with_what_its_page_asks_for(pages: Pages) -> None:
+    for _, name, least, asked in pages.functions:
+        assert least in PAGES.values(), f"{name} is on no page of the table"
+        assert asked is not None and is_at_least(least, asked), f"{name} asks for more than the table"
+
+
 def test_every_function_answers_exactly_its_roles(pages: Pages) -> None:
-    pages.routes()
-    functions = {index: fn.fn for index, fn in pages.shell.blocks.fns.items() if fn.fn is not None}
-    for index, function in functions.items():
-        least = least_role_of_function(function)
-        assert least in PAGES.values(), f"{function.__module__}.{function.__name__} is on no page of the table"
-        asked = inspect.getclosurevars(function).nonlocals["role"]  # what the page itself asks for, a second time
-        assert is_at_least(least, asked), f"{function.__module__}.{function.__name__} asks for more than the table"
-        for role in ROLES:
-            if is_at_least(role, least):
-                continue
+    for index, name, least, _ in pages.functions:
+        assert least is not None
+        for role in (role for role in ROLES if not is_at_least(role, least)):
             for path in ("/gradio_api/run/predict", "/gradio_api/queue/join", "/gradio_api/cancel"):
                 body = {"fn_index": index, "data": [], "session_hash": "x", "event_id": "x"}
                 response = pages.ask(role, "POST", path, json=body)
-                assert is_refused_by_gate(response), (function.__name__, role, path, response.text)
+                assert is_refused_by_gate(response), (name, role, path, response.text)
+
+
+def test_function_answers_who_may(pages: Pages) -> None:
+    loads = {name: (index, least) for index, name, least, _ in pages.functions if name.endswith(".show_header")}
+    assert len(loads) == len(PAGES)
+    for name, (index, least) in loads.items():
+        for role in (role for role in ROLES if is_at_least(role, least or "")):
+            body = {"fn_index": index, "data": [], "session_hash": "x"}
+            response = pages.ask(role, "POST", "/gradio_api/run/predict", json=body)
+            assert response.status_code == 200 and "data" in response.json(), (name, role, response.text)
 
 
 @pytest.mark.parametrize("body", [{}, {"fn_index": -1}, {"fn_index": "0"}, {"fn_index": 10**6}, [], "x", 1])
