@@ -40,6 +40,8 @@ def sample(path: str) -> str:
 def is_refused_by_gate(response: Any) -> bool:
     if response.status_code == 303 and response.headers["location"].startswith("/login?next="):
         return True
+    if response.request.method == "HEAD":  # has no body to tell the reason in
+        return response.status_code in (401, 403, 404)
     is_json = response.headers.get("content-type", "").startswith("application/json")
     return is_json and response.status_code in (401, 403, 404) and _code(response) in NOT_OURS
 
