@@ -244,7 +244,8 @@ def build_header(shell: Shell, path: str) -> None:
     def show_header(visit: Visit) -> str:
         return _header_html(path, visit.user)
 
-    shell.on(_load_event(), show_header, ANNOTATOR, (), [header])
+    role = next(role for place, _, role in PAGES if place == path)
+    shell.on(_load_event(), show_header, role, (), [header])
 
 
 def _header_html(path: str, user: User | None) -> str:
