@@ -159,16 +159,22 @@ def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
 
 def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
     """More training for the image tower alone: the text tower, which the UNet listens to, stays as it is (LiT,
-    arXiv 2111.07991)."""
+    arXiv 2111.07991).
+
+    A linear head that names the objects of a picture from its embedding learns along and is thrown away: contrast
+    between 64 captions alone taught a tower of this size too slowly (docs/LOG.md).
+    """
     from transformers import CLIPModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
     model = CLIPModel.from_pretrained(build / "clip")
     model.text_model.requires_grad_(False)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    parts = {"model": model, "optimizer": optimizer}
     world = WORLDS[recipe.world]
+    torch.manual_seed(recipe.seed + 7)
+    names_objects = nn.Linear(model.config.projection_dim, len(world.objects))
+    trainable = [p for p in (*model.parameters(), *names_objects.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    parts = {"model": model, "optimizer": optimizer, "names_objects": names_objects}
     checkpoint = Checkpoint(build / "clip_image.pt")
     for step, update in training_steps(
         "clip_image",
@@ -187,7 +193,10 @@ def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = N
         is_same = torch.tensor([[a == b for b in captions] for a in captions])
         targets = is_same.float() / is_same.sum(dim=1, keepdim=True)
         logits = output.logits_per_text
-        update((F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2, model)
+        contrast = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+        object_logits = names_objects(10.0 * output.image_embeds)
+        objects = scene_targets(world, scenes)[0]
+        update(contrast + 10.0 * F.binary_cross_entropy_with_logits(object_logits, objects), model)
     model.save_pretrained(build / "clip_image")
 
 
