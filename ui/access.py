@@ -83,7 +83,6 @@ PAGES: dict[str, str] = {
 # ... unless the function (page.function) is named here.
 FUNCTIONS: dict[str, str] = {
     "gallery.add_gold": "researcher",
-    "gallery.add_gold": "researcher",
     "quality.withdraw": "owner",
 }
 
