@@ -171,17 +171,25 @@ def list_annotators(store: StoreOption = DEFAULT_STORE, is_json: JsonOption = Fa
 def disable_annotator(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The annotator's pseudonym.")],
     is_withdrawn: Annotated[
-        bool, typer.Option("--withdraw", help="Also leave their judgments out of every later snapshot.")
+        bool, typer.Option("--withdraw", help="Also take back what they judged: new snapshots hold none of it.")
     ] = False,
     store: StoreOption = DEFAULT_STORE,
     is_json: JsonOption = False,
 ) -> None:
-    """Stop an annotator from judging; what they judged stays."""
+    """Stop an annotator from judging; what they judged stays, unless they withdraw it."""
+    from storage.snapshot import withdraw_annotator
+
     with opened(store) as opened_store:
-        stop = opened_store.withdraw_annotator if is_withdrawn else opened_store.disable_annotator
-        user = stop(name)
-    rest = "Make a new snapshot: older ones keep their judgments." if is_withdrawn else "Their judgments stay."
-    show(asdict(user), is_json, f"{user.name!r} can judge no longer. {rest}")
+        made = withdraw_annotator(opened_store, name) if is_withdrawn else []
+        user = opened_store.get_annotator(name) if is_withdrawn else opened_store.disable_annotator(name)
+    lines = [f"{user.name!r} can judge no longer."]
+    if is_withdrawn:
+        lines.append("No later snapshot holds their judgments; older ones stay, because models name them.")
+        lines += [f"New snapshot of {snapshot.project!r} without them: {snapshot.hash}" for snapshot in made]
+    else:
+        lines.append("Their judgments stay.")
+    new = {snapshot.project: snapshot.hash for snapshot in made}
+    show({**asdict(user), "new_snapshots": new}, is_json, "\n".join(lines))
 
 
 @snapshot_app.command("create")

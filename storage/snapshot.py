@@ -64,6 +64,29 @@ def create_snapshot(
     return load_snapshot(store, snapshot_hash)
 
 
+def withdraw_annotator(store: Store, name: str, actor: str = "system") -> list[Snapshot]:
+    """Let a person take back everything they said: from now on nothing is made from it.
+
+    Older snapshots stay as they are, because models and exports name them. Each project whose newest snapshot holds
+    a judgment of this person gets a new one by the same rule, without them and with all that has been judged since.
+    Doing it again changes nothing.
+
+    Returns:
+        The new snapshots; none for a project in which nobody else has judged anything.
+
+    Raises:
+        NotFoundError: no such annotator.
+    """
+    user = store.withdraw_annotator(name)
+    made = []
+    for snapshot_hash, project, rule in store.connection.execute(sql.SNAPSHOTS_WITH_ANNOTATOR, (user.id,)).fetchall():
+        try:
+            made.append(create_snapshot(store, project, rule, parent_hash=snapshot_hash, actor=actor))
+        except InvalidInputError:  # no judgments are left to freeze
+            continue
+    return made
+
+
 class _Source:
     """The judgments a snapshot takes in, read once from the store and kept as hash, numbers and votes."""
 

@@ -296,6 +296,13 @@ SELECT m.item_id, m.image_sha256, x.quarantined_at_us IS NOT NULL,
 FROM snapshot_label l JOIN item_image m ON m.item_id = l.item_id JOIN item i ON i.id = m.item_id
 JOIN image x ON x.sha256 = m.image_sha256 WHERE l.snapshot_id = ? ORDER BY m.item_id, m.position
 """
+# The newest snapshot of each project, if it holds judgments of one annotator.
+SNAPSHOTS_WITH_ANNOTATOR = """
+SELECT s.hash, p.name, s.rule FROM snapshot s JOIN project p ON p.id = s.project_id
+WHERE s.id IN (SELECT max(id) FROM snapshot GROUP BY project_id)
+AND EXISTS (SELECT 1 FROM snapshot_judgment x JOIN judgment j ON j.id = x.judgment_id
+  WHERE x.snapshot_id = s.id AND j.annotator_id = ?) ORDER BY s.id
+"""
 GENERATION_SEEDS = "SELECT id, seed, role, prompt FROM generation WHERE project_id = ?"
 # What a snapshot takes: current judgments of people who have not withdrawn, on items that are not hidden. From the
 # third column on, this is also what its hash covers.

@@ -10,7 +10,15 @@ import pytest
 
 from storage import ItemInput, JudgmentInput, Store
 from storage.errors import InvalidInputError, NotFoundError
-from tests.storage.builders import HandClock, add_pictures, build_flag_store, flag_by_number, judge_all, new_uuid
+from tests.storage.builders import (
+    HandClock,
+    add_pictures,
+    build_flag_store,
+    build_pair_store,
+    flag_by_number,
+    judge_all,
+    new_uuid,
+)
 
 
 def test_claim_gives_each_item_to_k_annotators_and_never_twice_to_one(store: Store) -> None:
@@ -206,3 +214,15 @@ def test_threads_claim_every_slot_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert len(seen) == len(set(seen)) == 120
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [("flag", 0), ("flag", 2), ("score", 2), ("pair", 1), ("pair", 3), ("ranking", 1), ("ranking", 10)],
+)
+def test_items_have_the_number_of_pictures_of_their_kind(tmp_path: Path, kind: str, size: int) -> None:
+    with build_pair_store(tmp_path, kind, 0, 1) as store:
+        pictures = add_pictures(store, 10)
+        with pytest.raises(InvalidInputError, match=rf"{kind} project 'likes' has .*got {size}:.*Regroup"):
+            store.add_items("likes", [tuple(pictures[:size])])
+        assert store.list_items("likes") == []

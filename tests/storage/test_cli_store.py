@@ -62,6 +62,9 @@ def test_snapshot_export_import_backup_restore(
     assert run_json(capsys, folder, "backup", tmp_path / "backup")["counts"]["judgment"] == 36
     assert run_json(capsys, tmp_path / "again", "restore", tmp_path / "backup")["projects"] == 1
     assert run_json(capsys, folder, "stats", "weapons")["agreement"]["alpha"] > 0.5
+    withdrawn = run_json(capsys, folder, "annotator", "disable", "cy", "--withdraw")
+    shown = run_json(capsys, folder, "snapshot", "show", withdrawn["new_snapshots"]["weapons"])
+    assert (shown["parent_hash"], shown["n_judgments"]) == (second["hash"], 24)
 
 
 def test_text_output_is_for_people(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

@@ -93,3 +93,20 @@ def test_a_network_disk_gets_no_write_ahead_log(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("storage.store.disk_kind", lambda path: "ext4")
     with Store.open(tmp_path / "near") as store:
         assert store.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_read_only_disk_is_named_and_nothing_is_half_written(
+    memory_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HFI_ALLOW_EPHEMERAL", "1")
+    build_flag_store(memory_disk / "store").close()
+    before = (memory_disk / "store" / "store.db").read_bytes()
+    subprocess.run(["mount", "-o", "remount,ro", str(memory_disk)], check=True)
+    for words in (["annotator", "add", "dee"], ["snapshot", "create", "weapons"]):
+        assert main([*words, "--store", str(memory_disk / "store")]) == 1
+        error = capsys.readouterr().err
+        assert "cannot be written" in error
+        assert error.count("\n") == 1
+    assert main(["annotator", "add", "dee", "--store", str(memory_disk / "new")]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+    assert (memory_disk / "store" / "store.db").read_bytes() == before

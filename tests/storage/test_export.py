@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,6 +21,7 @@ from storage.push import push_export
 from storage.records import Assignment
 from storage.snapshot import create_snapshot
 from tests.storage.builders import build_flag_store, build_pair_store, judge_all, new_uuid
+from tests.storage.dpo_trainers import read_batches
 
 
 def answer_any(lease: Assignment, name: str) -> JudgmentInput:
@@ -71,21 +73,18 @@ def test_pandas_reads_the_shards(folder: Path) -> None:
     assert not set(judgments["annotator"]) & {"ada", "bo", "cy"}
 
 
-def test_pairs_are_read_the_way_diffusion_dpo_trainers_do(folder: Path) -> None:
-    """Filter on a decided label, swap by label_0, decode both pictures, stack them: what both trainers do."""
-    import numpy as np
+def test_pairs_are_read_the_way_diffusion_dpo_trainers_do(folder: Path, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(folder / "data" / "pairs").to_pylist()
-    kept = [row for row in rows if row["label_0"] in (0, 1)]
-    assert kept
-    for row in kept:
-        sides = [Image.open(io.BytesIO(row[name])).convert("RGB") for name in ("jpg_0", "jpg_1")]
-        preferred, other = sides if row["label_0"] else sides[::-1]
-        stacked = np.concatenate([np.asarray(preferred), np.asarray(other)], axis=-1)
-        assert stacked.shape == (8, 8, 6)
-        assert isinstance(row["caption"], str)
-        assert preferred.tobytes() == Image.open(io.BytesIO(row["chosen"]["bytes"])).tobytes()
+    rows = [row for row in pq.read_table(folder / "data" / "pairs").to_pylist() if row["label_0"] in (0, 1)]
+    batches = list(read_batches(folder, tmp_path / "cache", batch_size=3, size_px=8))
+    pixels = np.concatenate([batch["pixel_values"] for batch in batches])
+    assert pixels.shape == (len(rows), 6, 8, 8)
+    assert [caption for batch in batches for caption in batch["caption"]] == [row["prompt"] for row in rows]
+    for stacked, row in zip(pixels, rows, strict=True):
+        for read, name in ((stacked[:3], "chosen"), (stacked[3:], "rejected")):
+            picture = np.asarray(Image.open(io.BytesIO(row[name]["bytes"])).convert("RGB"), dtype=np.float32)
+            np.testing.assert_allclose(read, picture.transpose(2, 0, 1) / 127.5 - 1)
         assert row["label_0"] + row["label_1"] == 1
 
 

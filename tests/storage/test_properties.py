@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage import JudgmentInput, Store
 from storage.errors import HFIError, InvalidInputError
+from storage.export import export_snapshot
+from storage.import_any import import_path
 from storage.preference import ranking_to_pairs
-from storage.records import GenerationParams, canonical_json
+from storage.records import OTHER_ANSWERS, SUBSTANTIVE_ANSWERS, Assignment, GenerationParams, canonical_json
+from storage.snapshot import create_snapshot
 from storage.validate import check_name, check_text
-from tests.storage.builders import build_flag_store, new_uuid
+from tests.storage.builders import build_flag_store, build_pair_store, judge_all, new_uuid
 
 QUICK = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -101,6 +106,29 @@ def test_judgment_record_is_what_was_sent(
     names = ("uuid", "annotator", "answer", "item_id", "note", "reason", "elapsed_ms", "revealed_ms", "judged_at_us")
     assert all(getattr(record, name) == getattr(sent, name) for name in names)
     assert record.categories == tuple(sorted(kept))
+
+
+@given(kind=st.sampled_from(["flag", "score", "pair", "ranking"]), n_images=st.integers(2, 9), seed=st.integers(0, 999))
+@settings(QUICK, max_examples=8)
+def test_export_comes_home_the_same(kind: str, n_images: int, seed: int) -> None:
+    """Export, import and export again give the same bytes, whatever was answered."""
+    size = {"flag": 1, "score": 1, "pair": 2}.get(kind, n_images)
+    chooser = random.Random(seed)
+
+    def answer(lease: Assignment, name: str) -> JudgmentInput:
+        word = chooser.choice(sorted(SUBSTANTIVE_ANSWERS[kind] | OTHER_ANSWERS))
+        content: dict[str, Any] = {"scored": {"score": chooser.randint(1, 5)}}.get(word, {})
+        if word == "ranked":
+            content = {"ranks": tuple(chooser.randint(1, size) for _ in range(size))}
+        return JudgmentInput(new_uuid(chooser), name, word, lease.id, elapsed_ms=chooser.randint(0, 9999), **content)
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        with build_pair_store(root / "store", kind, 3, size) as store, Store.open(root / "other") as other:
+            judge_all(store, "likes", answer=answer)
+            first = export_snapshot(store, create_snapshot(store, "likes").hash, root / "one")
+            again = export_snapshot(other, import_path(other, root / "one").snapshot, root / "two")
+        assert again["configs"] == first["configs"]
 
 
 @given(

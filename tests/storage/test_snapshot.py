@@ -11,7 +11,14 @@ import pytest
 from storage import JudgmentInput, Store, config_hash
 from storage.errors import ConflictError, InvalidInputError, NotFoundError
 from storage.records import Assignment
-from storage.snapshot import create_snapshot, diff_snapshots, iterate_judgments, list_snapshots, load_snapshot
+from storage.snapshot import (
+    create_snapshot,
+    diff_snapshots,
+    iterate_judgments,
+    list_snapshots,
+    load_snapshot,
+    withdraw_annotator,
+)
 from storage.stats import measure_project
 from tests.storage.builders import build_pair_store, judge_all, new_uuid
 
@@ -51,13 +58,21 @@ def test_snapshot_stays_as_it_was_when_judging_goes_on(judged: Store) -> None:
 
 
 def test_withdrawal_makes_a_new_snapshot_without_the_annotator(judged: Store) -> None:
-    before = create_snapshot(judged, "weapons")
-    judged.withdraw_annotator("cy")
-    after = create_snapshot(judged, "weapons", parent_hash=before.hash)
+    before = create_snapshot(judged, "weapons", "majority")
+    (after,) = withdraw_annotator(judged, "cy")
+    assert (after.parent_hash, after.rule) == (before.hash, "majority")
     assert {row.annotator for row in after.judgments} == {"ada", "bo"}
     assert {row.annotator for row in load_snapshot(judged, before.hash).judgments} == {"ada", "bo", "cy"}
+    assert withdraw_annotator(judged, "cy") == []
     with pytest.raises(InvalidInputError, match="disabled"):
         judged.claim("weapons", "cy")
+
+
+def test_withdrawal_of_everyone_leaves_nothing_to_freeze(judged: Store) -> None:
+    create_snapshot(judged, "weapons")
+    assert [len(withdraw_annotator(judged, name)) for name in ("ada", "bo", "cy")] == [1, 1, 0]
+    with pytest.raises(InvalidInputError, match="no judgments to freeze"):
+        create_snapshot(judged, "weapons")
 
 
 def test_snapshot_cannot_be_changed_or_added_to(judged: Store) -> None:
