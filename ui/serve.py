@@ -28,6 +28,7 @@ def open_port(settings: UiSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(256)  # from here on browsers wait instead of being refused
     except OSError as error:
         listener.close()
         raise PortTakenError(
