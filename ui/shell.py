@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -103,6 +104,8 @@ def build_shell(context: Context) -> tuple[Any, Any]:
         user = request.scope.get(USER_KEY)
         return user.name if user is not None else None
 
+    # Gradio says so of every app of several pages, whatever it is asked for.
+    warnings.filterwarnings("ignore", "SSR mode is not supported", UserWarning)
     gr.mount_gradio_app(
         app,
         blocks,

@@ -7,6 +7,7 @@ that the system has are used: nothing is loaded from another host.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import gradio as gr
 
@@ -127,3 +128,8 @@ def build_theme() -> gr.themes.Base:
     values |= {f"{name}_dark": value for name, value in values.items() if f"{name}_dark" in settable}
     theme.set(**values)
     return theme
+
+
+def mount_options() -> dict[str, Any]:
+    """What `gr.mount_gradio_app` is told besides the pages: how they look, and nothing of Gradio's own around them."""
+    return {"theme": build_theme(), "head": HEAD, "footer_links": [], "run_history": False, "show_error": False}

@@ -25,7 +25,7 @@ UPLOADS_KEPT_SECONDS = 3600
 
 
 def build_pages(context: Context) -> gr.Blocks:
-    """All pages, to be mounted at ``/`` as `ui.theme` has them look.
+    """All pages, to be mounted at ``/`` with `ui.theme.mount_options`.
 
     Args:
         context: the store, the settings, and who is asking.
