@@ -126,6 +126,7 @@ def test_a_delta_becomes_a_folder_again_on_its_own_base_model_alone(
     assert trained.read_bytes() == (whole / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert header_of(whole / "README.md")["hfi"]["method"] == "sdd"
     other = tiny.save_pipeline(tmp_path / "other", seed=1)
+    capsys.readouterr()  # the bars of saving it
     for arguments, words in (
         (("--base", other), "but the base model given is"),
         ((), "name the original model with --base"),
