@@ -63,7 +63,7 @@ def or_in_background(request_of: RequestOf) -> Callable[[Command], Command]:
     options = {
         "background": Annotated[bool, option("--background", help="Make a job of it: `hfi work` does it.")],
         "queue": Annotated[str, option("--queue", help="Queue of the job.")],
-        "priority": Annotated[int, option("--priority", min=0, help="Lower goes first.")],
+        "priority": Annotated[int, option("--priority", min=1, help="Lower goes first.")],
     }
     defaults = {"background": False, "queue": "default", "priority": 10}
     wanted = list(inspect.signature(request_of).parameters)

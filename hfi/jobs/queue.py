@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfi.errors import ConflictError, NotFoundError
+from hfi.errors import ConflictError, InvalidInputError, NotFoundError
 from hfi.job_requests import JobRequest, parse_request, request_hash
 from hfi.jobs.job_folder import JobCost, JobFolder, JobProgress
 from hfi.jobs.prepare import prepare_request
@@ -39,6 +39,7 @@ STATES: dict[str, JobState] = {
 ACTIVE: tuple[JobState, ...] = ("waiting", "running")
 DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 10
+MAX_PRIORITY = 2**31 - 1
 POLL_SECONDS = 0.5  # how often a worker looks for its next job
 
 
@@ -115,14 +116,17 @@ class JobQueue:
         Args:
             request: what to do.
             queue: whose workers shall do it.
-            priority: from 0 on; lower goes first.
+            priority: from 1 on; lower goes first.
             user: who asks, for lists.
 
         Raises:
             NotFoundError: the project, snapshot or path is not there, or there is no score model yet.
+            InvalidInputError: the priority is not a whole number from 1 on.
         """
         from dbos import error as dbos_error
 
+        if not 1 <= priority <= MAX_PRIORITY:
+            raise InvalidInputError(f"The priority is {priority}, but must be from 1 (first) to {MAX_PRIORITY}.")
         request = prepare_request(self.store, request, self._score_snapshot(request))
         stem = f"{request.kind}-{request_hash(request)[:10]}"
         earlier = self._find(workflow_id_prefix=f"{stem}-")

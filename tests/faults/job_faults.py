@@ -77,7 +77,7 @@ class Drill:
             else:
                 steps = self.chooser.randint(5, 60)
                 request = SlowRequest(name=name, num_steps=steps, ballast_bytes=50_000)
-            self.requests[self.queue.submit(request, priority=self.chooser.randint(0, 3)).job.id] = request
+            self.requests[self.queue.submit(request, priority=self.chooser.randint(1, 3)).job.id] = request
 
     def ensure_worker(self) -> None:
         """Start the pages' stand-in, and with it a worker, unless they are there."""
@@ -196,7 +196,7 @@ def run_rounds(
     Args:
         disk: a folder for the store; for the fault "disk full" a small file system of its own.
     """
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT, HFI_ALLOW_EPHEMERAL="1")  # a disk in memory is meant here
     chooser = random.Random(seed)
     drill = Drill(disk, chooser, num_jobs)
     left = [faults[number % len(faults)] for number in range(num_rounds)]

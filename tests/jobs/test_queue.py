@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hfi.errors import ConflictError, NotFoundError, QueueError
+from hfi.errors import ConflictError, InvalidInputError, NotFoundError, QueueError
 from hfi.jobs.queue import JobQueue
 from hfi.jobs.queue_database import queue_url_of
 from storage import Store
@@ -55,6 +55,11 @@ def test_cancelled_job_can_be_retried_and_nothing_else(queue: JobQueue) -> None:
     assert (again.state, again.priority, again.user) == ("waiting", 3, "ada")
     assert again.id == job.id.removesuffix("-1") + "-2"
     assert [found.id for found in queue.list_jobs(states=["waiting"])] == [again.id]
+
+
+def test_priority_that_is_none_gets_a_sentence(queue: JobQueue) -> None:
+    with pytest.raises(InvalidInputError, match="The priority is 0, but must be from 1"):
+        queue.submit(SlowRequest(), priority=0)
 
 
 @pytest.mark.parametrize("typed", ["erase-0000000000-1", "../../etc", ""])

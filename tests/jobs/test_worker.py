@@ -15,11 +15,12 @@ from hfi.jobs.queue import Job, JobQueue
 from storage import Store
 from storage.doctor import examine_store
 from storage.files import path_sha256
+from storage.records import JudgmentInput
 from storage.snapshot import create_snapshot
 from tests.jobs.conftest import StartWorker
 from tests.jobs.slow_job import SlowRequest, expected_weights
 from tests.jobs.waiting import all_processes, job_processes, wait_until
-from tests.storage.builders import build_flag_store, judge_all
+from tests.storage.builders import build_flag_store, judge_all, new_uuid
 
 LONG = {"num_steps": 6000, "seconds_per_step": 0.01}
 
@@ -88,7 +89,6 @@ def test_cancel_stops_a_job_within_five_seconds(
     wait_until(lambda: has_steps(queue, job.id, 20), "20 steps")
     [process] = job_processes(store.path)
     assert queue.cancel(job.id).state == "cancelled"
-    # The process runs with what the processor leaves it: the limit is one of our own waiting, so count that generously.
     assert wait_until(lambda: not psutil.pid_exists(process.pid), "end of the process", 30.0) < 5.0
     wait_until(lambda: not store.list_runs(status="running"), "cancelled run")
     assert [run.status for run in store.list_runs()] == ["cancelled"]
@@ -97,7 +97,6 @@ def test_cancel_stops_a_job_within_five_seconds(
         again = queue.retry(job.id).job
         wait_until(lambda: has_steps(queue, again.id, 20), "20 steps again")
         assert queue.get_job(again.id).run_id == store.list_runs()[0].id
-        assert "from step" not in queue.get_job(again.id).error
         queue.cancel(again.id)
 
 
@@ -145,9 +144,7 @@ def test_import_and_export_are_jobs(tmp_path: Path, workers: StartWorker, store:
     pictures.mkdir()
     for number in range(3):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(pictures / f"{number}.png")
-    with build_flag_store(tmp_path / "other") as other:
-        judge_all(other, "weapons", ["ada"])
-        create_snapshot(other, "weapons")
+    build_flag_store(tmp_path / "other").close()
     brought = queue.submit(ImportRequest(path=str(pictures), project="mine")).job
     missing = queue.submit(ImportRequest(path=str(tmp_path / "other"), project="not-a-source")).job
     workers()
@@ -155,7 +152,7 @@ def test_import_and_export_are_jobs(tmp_path: Path, workers: StartWorker, store:
     assert done.summary == "Project 'mine': 3 images, 3 items, 0 judgments."
     assert ended(queue, missing.id).state == "failed"
     store.add_annotator("ada")
-    judge_all(store, "mine", ["ada"])
+    judge_all(store, "mine", ["ada"], lambda lease, name: JudgmentInput(new_uuid(), name, "yes", lease.id))
     snapshot = create_snapshot(store, "mine")
     inside = queue.submit(ExportRequest(snapshot=snapshot.hash[:10])).job
     outside = queue.submit(ExportRequest(snapshot=snapshot.hash, folder=str(tmp_path / "dataset"))).job
