@@ -143,11 +143,10 @@ class Drill:
 
     def _fill_disk(self) -> bool:
         ballast = self.disk / "ballast"
-        with open(ballast, "wb") as file:
+        with open(ballast, "wb", buffering=0) as file:
             while True:
                 try:
                     file.write(b"\0" * 4096)
-                    file.flush()
                 except OSError:
                     break
         time.sleep(FULL_SECONDS)
