@@ -114,8 +114,8 @@ class CareSection(LateSection):
             connection.execute(sql_a.REST_PUT, (user_id, 0, now_us, until_us))
 
     def _rest(self, user_id: int) -> tuple[int, int, int]:
-        row = self.connection.execute(sql_a.REST_GET, (user_id,)).fetchone()
-        return row if row else (0, 0, 0)
+        row: tuple[int, int, int] | None = self.connection.execute(sql_a.REST_GET, (user_id,)).fetchone()
+        return row or (0, 0, 0)
 
     def list_exposures(self, project: str) -> list[dict[str, Any]]:
         """By person and day: annotator, day (days since 1970 UTC), n_judged, n_revealed, n_too_fast, minutes."""

@@ -33,7 +33,7 @@ def running(store: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
     command = [sys.executable, "-m", "hfi.cli", "ui", "--store", str(store), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(300, process.kill)
     watchdog.start()
     try:
         said = ""
@@ -51,7 +51,7 @@ def running(store: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
 
 def ask(address: str) -> httpx.Response:
     """The first answer; the socket listens already, so one request is enough."""
-    return httpx.get(f"{address}/login", timeout=120)
+    return httpx.get(f"{address}/login", timeout=300)
 
 
 def test_first_start_leads_to_the_first_judgment(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_first_start_leads_to_the_first_judgment(tmp_path: Path) -> None:
         assert used.user + used.system <= START_PROCESSOR_SECONDS
         assert not any("torch" in name.path for name in process.memory_maps())
         link = re.findall(rf"{address}/start/\S+", said)[0]
-        with httpx.Client(base_url=address, headers={"Origin": address}, timeout=120) as client:
+        with httpx.Client(base_url=address, headers={"Origin": address}, timeout=300) as client:
             form = {"name": "ada", "password": PASSWORD, "repeated": PASSWORD}
             joined = client.post(link, data=form)
             assert (joined.status_code, joined.headers["location"]) == (303, "/label/demo")
