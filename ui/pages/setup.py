@@ -50,7 +50,7 @@ def build_setup(shell: Shell) -> None:
         with gr.Tabs() as tabs:
             with gr.Tab("New project", id="new", render_children=True):
                 created = _build_new(shell)
-            with gr.Tab("Guideline and settings", id="guideline", render_children=True):
+            with gr.Tab("Guideline", id="guideline", render_children=True):
                 guideline_project = _build_guideline(shell)
             with gr.Tab("Pictures", id="pictures", render_children=True):
                 pictures_project = build_pictures(shell)
