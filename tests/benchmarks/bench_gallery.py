@@ -36,7 +36,8 @@ def fill_store(store: Store, n: int) -> None:
         connection.executemany(
             "INSERT INTO generation (project_id, image_sha256, request_sha256, prompt, negative_prompt, seed, "
             "scheduler, num_inference_steps, guidance_scale, width, height, model_id, model_sha256, guard, "
-            "role, versions, extra, created_at_us) VALUES (?, ?, ?, ?, '', ?, 'DDIMScheduler', 25, 3.0, 8, 8, ?, '', '', '', '{}', '{}', 1)",
+            "role, versions, extra, created_at_us) "
+            "VALUES (?, ?, ?, ?, '', ?, 'DDIMScheduler', 25, 3.0, 8, 8, ?, '', '', '', '{}', '{}', 1)",
             (
                 (
                     project.id,
