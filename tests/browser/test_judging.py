@@ -182,6 +182,10 @@ def test_fingers_judge_on_a_phone(visit: Visit) -> None:
     boxes = [button.bounding_box() for button in page.locator("button:visible").all()]
     assert min(min(box["width"], box["height"]) for box in boxes if box) >= 44
 
+    for project in ("ranking", "training", "short lease"):
+        box = visit(project, **phone).page.locator("#menu-button").bounding_box()
+        assert box["x"] + box["width"] <= 390
+
     person = visit("pair", **phone)
     person.page.tap(".frame[data-place='1'] img")
     person.wait_saved()

@@ -186,9 +186,10 @@ export class View {
     this.setMode(this.modeBefore);
   }
 
-  setProgress({ mine, project, total }, { nTraining = null } = {}) {
+  setProgress({ mine, project, total }) {
     const share = total > 0 ? Math.round((100 * project) / total) : 0;
-    byId("progress").textContent = nTraining ?? (total > 0 ? `${mine} by you · project ${share} %` : `${mine} by you`);
+    const whole = total > 0 ? make("span", { class: "unless-narrow" }, ` · project ${share} %`) : null;
+    byId("progress").replaceChildren(...[`${mine} by you`, whole].filter(Boolean));
     byId("bar-mine").style.setProperty("--share", `${share}%`);
   }
 
