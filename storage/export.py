@@ -23,7 +23,6 @@ from storage.connection import explain_error
 from storage.errors import ConflictError, StoreDamagedError
 from storage.export_rows import CONFIGS, ExportSource, Row, encode_json, features_of
 from storage.files import file_sha256, sync_folder, write_file_atomically
-from storage.snapshot import load_snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +91,7 @@ def export_snapshot(
         for config in CONFIGS:
             _write_config(source, config, unfinished, shards, identity, options, on_rows or (lambda name, n: None))
         manifest = _manifest(store, source, identity, shards)
-        write_card(store, load_snapshot(store, source.snapshot_hash, with_judgments=False), manifest, unfinished)
+        write_card(store, source.snapshot, manifest, unfinished)
         write_file_atomically(unfinished / MANIFEST, encode_json(manifest).encode("utf-8"))
         (unfinished / _PROGRESS).unlink()
         os.replace(unfinished, target)
@@ -287,7 +286,7 @@ def _manifest(
     lines = "".join(f"{shard['sha256']}  {shard['path']}\n" for shard in shards)
     return {
         **identity,
-        "rule": load_snapshot(store, source.snapshot_hash, with_judgments=False).rule,
+        "rule": source.snapshot.rule,
         "project": {**settings, "guidelines": store.list_guidelines(project.name), "gold": gold},
         "configs": configs,
         "content_sha256": hashlib.sha256(lines.encode("utf-8")).hexdigest(),

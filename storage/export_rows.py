@@ -11,13 +11,13 @@ import hmac
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from storage import sql
 from storage.judgments import judgment_from_row
 from storage.preference import ranking_to_pairs
-from storage.records import SnapshotLabel
+from storage.records import Snapshot, SnapshotLabel
 from storage.snapshot import find_snapshot, load_snapshot
 
 if TYPE_CHECKING:
@@ -103,11 +103,15 @@ def features_of(config: str) -> Features:
 
 @dataclass(slots=True)
 class ExportSource:
-    """A snapshot opened for exporting: its labels in memory (small), everything else read as it is written."""
+    """A snapshot opened for exporting: its labels in memory (small), everything else read as it is written.
+
+    ``snapshot`` is its header alone.
+    """
 
     store: Store
     snapshot_hash: str
     with_notes: bool = False
+    snapshot: Snapshot = field(init=False)
     kind: str = ""
     project: str = ""
     labels: list[SnapshotLabel] = field(default_factory=list)
@@ -116,6 +120,7 @@ class ExportSource:
 
     def __post_init__(self) -> None:
         snapshot = load_snapshot(self.store, self.snapshot_hash, with_judgments=False)
+        self.snapshot = replace(snapshot, labels=(), images=())
         self.snapshot_hash, self.kind, self.project = snapshot.hash, snapshot.kind, snapshot.project
         connection = self.store.connection
         project_id = self.store.get_project(snapshot.project).id
