@@ -46,7 +46,9 @@ def demo_recipe() -> LoopRecipe:
         simulate=SimulateConfig(concept="weapon", num_annotators=3, error_rate=0.1),
         score=ScoreConfig(),
         invert=InvertConfig(placeholder="<weapon>", num_train_steps=60),
-        erase=EraseConfig(targets="both", num_train_steps=240, allow_weak_tokens=True),
+        erase=EraseConfig(
+            targets="both", anchor="rest", retain_weight=4.0, num_train_steps=300, allow_weak_tokens=True
+        ),
         contribution_steps=60,
         evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
         contribution_evaluate=EvaluateConfig(

@@ -46,7 +46,7 @@ def cpu_recipe() -> MiniRecipe:
         clip_steps=1_300,
         clip_batch=64,
         clip_learning_rate=1e-3,
-        clip_image_steps=1_200,
+        clip_image_steps=3_600,
         vae_steps=1_800,
         vae_batch=24,
         vae_crop_px=32,
