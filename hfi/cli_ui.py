@@ -35,6 +35,9 @@ def ui(
         typer.Option("--owner-link", help="Print a one-time link for another owner, should the first be locked out."),
     ] = False,
     has_demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Fill an empty store with a demo.")] = True,
+    has_worker: Annotated[
+        bool, typer.Option("--worker/--no-worker", help="Do jobs that were sent with --background, beside the pages.")
+    ] = True,
 ) -> None:
     """Judge pictures in the browser, set up projects and watch their quality."""
     from ui.serve import serve
@@ -46,6 +49,7 @@ def ui(
         allowed_hosts=tuple(allow_host or ()),
         is_https=is_https,
         has_demo=has_demo,
+        has_worker=has_worker,
         import_folders=tuple(str(folder.absolute()) for folder in import_folder or ()),
     )
     serve(store, settings, typer.echo)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hfi.jobs.start import start_worker, stop_worker
 from storage import Store
 from storage.errors import HFIError
 from ui.settings import UiSettings
@@ -66,7 +67,12 @@ def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = p
         timeout_graceful_shutdown=5,
         timeout_keep_alive=60,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    worker = start_worker(store_path) if settings.has_worker else None
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        if worker is not None:
+            stop_worker(worker)
 
 
 def _first_lines(store: Store, settings: UiSettings, address: str) -> Iterator[str]:

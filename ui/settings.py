@@ -22,6 +22,7 @@ class UiSettings(BaseModel):
     session_days: float = Field(14.0, gt=0, le=90, description="Days until one must log in again.")
     has_demo: bool = Field(True, description="Fill a store without projects with a demo project.")
     has_owner_link: bool = Field(False, description="Print a one-time link for another owner.")
+    has_worker: bool = Field(False, description="Start a worker for jobs beside the pages.")
     max_payload_bytes: int = Field(16 * KIB, description="Longest request of the own routes.")
     max_batch_bytes: int = Field(64 * KIB, description="Longest batch of judgments (50 of them).")
     max_form_bytes: int = Field(512 * KIB, description="Longest request of a page's function (guidelines are long).")

@@ -28,9 +28,9 @@ START_PROCESSOR_SECONDS = 3.0
 
 
 @contextmanager
-def running(store: Path, *options: str) -> Iterator[tuple[str, psutil.Process]]:
+def running(store: Path, *options: str, worker: str = "--no-worker") -> Iterator[tuple[str, psutil.Process]]:
     """`hfi ui` on a free port: all it printed until it was there, and its process."""
-    command = [sys.executable, "-m", "hfi.cli", "ui", "--store", str(store), "--port", "0", *options]
+    command = [sys.executable, "-m", "hfi.cli", "ui", "--store", str(store), "--port", "0", worker, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     watchdog = threading.Timer(300, process.kill)
@@ -113,3 +113,13 @@ def test_demo_pictures_say_where_they_come_from() -> None:
         is_rendered = picture.params["model_id"] == "rendered scene"
         assert is_rendered or len(picture.params["model_sha256"]) == 64
         assert is_rendered or not picture.gold
+
+
+def test_the_worker_starts_and_ends_with_the_pages(tmp_path: Path) -> None:
+    with running(tmp_path / "store", "--no-demo", worker="--worker") as (_, process):
+        workers: list[psutil.Process] = []
+        while not workers:
+            workers = [child for child in process.children() if "work" in child.cmdline()]
+            time.sleep(0.05)
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert gone and not alive
