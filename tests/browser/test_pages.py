@@ -16,7 +16,7 @@ from storage import GenerationParams, ItemInput, JudgmentInput, Store
 from tests.browser.serving import Server
 from tests.browser.test_accessibility import find_violations
 
-PATIENCE_MS = 120_000
+PATIENCE_MS = 300_000  # the first page waits until Gradio is imported
 SCRIPT = "<script>window.hit=1</script><img src=x onerror=window.hit=1>${window.hit=1}{{constructor}}"
 PATHS = ("", "setup", "gallery", "quality", "export", "people", "account")
 
