@@ -287,12 +287,19 @@ def test_defaults_of_the_options_are_those_of_the_configuration(command: str, mo
     assert build_config(LOOP[command], given) == LOOP[command]()
 
 
+# What a choice asks for beside itself.
+NEEDED = {"text": {"text": "a bomb"}, "concept": {"anchor_concept": "a cat"}}
+
+
 @pytest.mark.parametrize("command", LOOP)
 def test_every_choice_of_an_option_is_accepted(command: str) -> None:
     for name, field in LOOP[command].model_fields.items():
         for choice in get_args(field.annotation):
             if isinstance(choice, str):
-                assert getattr(build_config(LOOP[command], {name: choice}), name) == choice
+                method = {"method": name.split("_")[0]} if name.startswith(("sdd_", "esd_", "robust_")) else {}
+                method |= {"method": "closed_form"} if name.startswith("closed_form_") else {}
+                config = build_config(LOOP[command], {name: choice} | method | NEEDED.get(choice, {}))
+                assert getattr(config, name) == choice
 
 
 def test_read_prompts_keeps_what_is_typed_and_skips_comments(tmp_path: Path) -> None:
