@@ -131,12 +131,16 @@ class GallerySection(RunSection):
         check_range(page, 1, 10**6, "page")
         check_choice(wanted.order, gallery_sql.ORDERS, "order")
         conditions, values = _conditions(wanted)
-        values |= {"project_id": project_id, "n_rows": page_size, "offset": (page - 1) * page_size}
-        values["limit"] = COUNT_LIMIT + 1
+        first = (page - 1) * page_size
+        # Counting takes as long as listing: what is counted is listed, and the page cut out of it.
+        is_counted = first + page_size <= COUNT_LIMIT
+        part = {"n_rows": COUNT_LIMIT + 1, "offset": 0} if is_counted else {"n_rows": page_size, "offset": first}
+        values |= {"project_id": project_id, **part}
         with self.reading() as connection:
             query = gallery_sql.page_of_hashes(wanted.order, conditions)
-            hashes = [sha256 for (sha256,) in connection.execute(query, values)]
-            n_found = connection.execute(gallery_sql.count_up_to(wanted.order, conditions), values).fetchone()[0]
+            found = [sha256 for (sha256,) in connection.execute(query, values)]
+            hashes = found[first : first + page_size] if is_counted else found
+            n_found = len(found) if is_counted else COUNT_LIMIT + 1 if found else 0
             return GalleryPage(tuple(self._pictures(project_id, hashes)), n_found, page, page_size)
 
     def _pictures(self, project_id: int, hashes: list[str]) -> Iterator[GalleryPicture]:
@@ -229,8 +233,7 @@ class GallerySection(RunSection):
 
 def _conditions(wanted: GalleryFilter) -> tuple[list[str], dict[str, Any]]:
     """The conditions of a filter and the values bound in them."""
-    conditions, values = [gallery_sql.IN_PROJECT], dict[str, Any]()
-    conditions += [] if wanted.state == "hidden" else [gallery_sql.VISIBLE]
+    conditions, values = list[str](), dict[str, Any]()
     prompt = check_text(wanted.prompt, "part of a prompt").strip()
     if prompt:
         conditions.append(gallery_sql.PROMPT)
@@ -254,4 +257,7 @@ def _conditions(wanted: GalleryFilter) -> tuple[list[str], dict[str, Any]]:
         check_range(high, low, 1.0, "highest concept score")
         conditions.append(gallery_sql.SCORE)
         values |= {"score_low": low, "score_high": high}
-    return conditions, values
+    # Every condition on items, generations or scores finds pictures of the project alone.
+    if not conditions or wanted.state in ("hidden", "not queued"):
+        conditions.append(gallery_sql.IN_PROJECT)
+    return [*conditions, *([] if wanted.state == "hidden" else [gallery_sql.VISIBLE])], values

@@ -54,11 +54,6 @@ def page_of_hashes(order: str, conditions: list[str]) -> str:
     return f"SELECT x.sha256 {source} WHERE {' AND '.join(conditions)} ORDER BY {by} LIMIT :n_rows OFFSET :offset"
 
 
-def count_up_to(order: str, conditions: list[str]) -> str:
-    """The statement that counts what is found, up to a limit."""
-    return f"SELECT count(*) FROM (SELECT 1 {ORDERS[order][0]} WHERE {' AND '.join(conditions)} LIMIT :limit)"
-
-
 # --- what is shown of them --------------------------------------------------------------------------------------
 
 PICTURES = """

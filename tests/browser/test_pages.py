@@ -112,7 +112,7 @@ def test_nothing_that_was_typed_runs(lead: Lead, tmp_path: Path) -> None:
     odd = tmp_path / "<img src=x onerror=window.hit=1>.png"
     odd.write_bytes(b"no picture")
     page.set_input_files("input[type=file]", str(odd))
-    page.wait_for_selector("text=onerror")
+    page.wait_for_selector(".file-preview")
     page.click("button:has-text('Add to the project')")
     page.wait_for_selector(".notice:has-text('Refused')")
     assert_not_hit(page)
@@ -135,12 +135,13 @@ def test_a_project_from_its_making_to_its_snapshot(lead: Lead, tmp_path: Path) -
     page.click("button:has-text('Create the project')")
     page.wait_for_selector("button[role=tab][aria-selected=true]:has-text('Pictures')")
 
+    page.wait_for_selector(".strip.wide .no-pictures")
     files = []
     for number in range(3):
         files.append(str(tmp_path / f"{number}.png"))
         Image.new("RGB", (32, 32), (number, 200, len(name))).save(files[-1])
     page.set_input_files("input[type=file]", files)
-    page.wait_for_selector("text=2.png")
+    page.wait_for_selector(".file-preview")
     page.click("button:has-text('Add to the project')")
     lead.said("3 pictures stored, 3 new items")
     assert len(lead.store.list_items(name)) == 3
