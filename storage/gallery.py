@@ -146,8 +146,8 @@ class GallerySection(RunSection):
     def _pictures(self, project_id: int, hashes: list[str]) -> Iterator[GalleryPicture]:
         query = {"project_id": project_id, "hashes": canonical_json(hashes)}
         for row in self.connection.execute(gallery_sql.PICTURES, query):
-            *columns, quarantined = row
-            yield GalleryPicture(*columns, is_quarantined=bool(quarantined))
+            columns: list[Any] = [*row[:-1], bool(row[-1])]
+            yield GalleryPicture(*columns)
 
     def get_picture(self, project: str, sha256: str) -> PictureDetails:
         """A picture with its provenance, its item and what stands judged of it.

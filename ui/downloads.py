@@ -46,7 +46,7 @@ class _Sink:
 def zip_folder(folder: Path) -> Iterator[bytes]:
     """The bytes of a zip of a folder, sorted by name; parquet is compressed already, so nothing is compressed again."""
     sink = _Sink()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for path in sorted(member for member in folder.rglob("*") if member.is_file()):
             information = zipfile.ZipInfo(f"{folder.name}/{path.relative_to(folder).as_posix()}")
             information.external_attr = 0o644 << 16

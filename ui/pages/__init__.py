@@ -30,6 +30,7 @@ def build_pages(context: Context) -> gr.Blocks:
     Args:
         context: the store, the settings, and who is asking.
     """
+    blocks: gr.Blocks
     with gr.Blocks(
         title="HFI", analytics_enabled=False, fill_width=True, delete_cache=(UPLOADS_KEPT_SECONDS, UPLOADS_KEPT_SECONDS)
     ) as blocks:
