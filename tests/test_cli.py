@@ -233,7 +233,7 @@ sys.exit(cli.main(["wait"]))
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 130
     assert errors.strip() == "hfi: Stopped. Run the same command again: it goes on where it was."
 
