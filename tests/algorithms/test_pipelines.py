@@ -111,7 +111,7 @@ def test_load_pipeline_refuses_cut_off_weights_other_families_and_no_folder(mode
     folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelFolderError, match="is no whole .safetensors file"):
+    with pytest.raises(ModelFolderError, match="is no whole"):
         pipelines.load_pipeline(folder)
     weights.unlink()
     with pytest.raises(ModelFolderError, match="unet lacks its weights"):
