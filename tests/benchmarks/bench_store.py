@@ -201,32 +201,34 @@ def bench_labels(folder: Path) -> None:
         )
 
 
-EXPORTS = ((500, 512), (1500, 512), (4500, 512), (4500, 8), (100_000, 8))
+# (pictures, pixels, KiB each; 0: what a third of noise makes, 260 KiB at 512 pixels). On the disk each picture is there
+# about five times: in the store, once in `images` and three times in `pairs`. The last needs about 20 GB.
+EXPORTS = ((500, 512, 0), (1500, 512, 0), (4500, 8, 0), (100_000, 512, 48))
 
 
-def bench_export(folder: Path, sizes: Sequence[tuple[int, int]] = EXPORTS) -> None:
+def bench_export(folder: Path, sizes: Sequence[tuple[int, int, int]] = EXPORTS) -> None:
     """Seconds and peak memory of an export by number and size of pictures; each in a process of its own."""
-    for n_images, size_px in sizes:
+    for n_images, size_px, size_kib in sizes:
         for step in ("--export-fill", "--export-measure"):
-            command = [sys.executable, __file__, step, f"{n_images}:{size_px}", "--folder", str(folder)]
+            command = [sys.executable, __file__, step, f"{n_images}:{size_px}:{size_kib}", "--folder", str(folder)]
             subprocess.run(command, check=True)
         shutil.rmtree(folder / f"export{n_images}x{size_px}")
 
 
-def fill_export_store(folder: Path, n_images: int, size_px: int) -> None:
+def fill_export_store(folder: Path, n_images: int, size_px: int, size_kib: int) -> None:
     """A judged store of pictures, three judgments each, with one snapshot."""
     with Store.open(folder / f"export{n_images}x{size_px}" / "store") as store:
         store.create_project("bench", gold_fraction=0, repeat_fraction=0)
         names = [f"person {number}" for number in range(5)]
         for name in names:
             store.add_annotator(name)
-        hashes = add_noise_images(store, n_images, size_px)
+        hashes = add_noise_images(store, n_images, size_px, size_kib)
         store.add_items("bench", [ItemInput((sha,), f"prompt {n // 10}") for n, sha in enumerate(hashes)])
         add_judgments(store, "bench", names, n_images, 3)
         create_snapshot(store, "bench")
 
 
-def measure_export(folder: Path, n_images: int, size_px: int) -> None:
+def measure_export(folder: Path, n_images: int, size_px: int, size_kib: int) -> None:
     """Export it; the memory told is that of the export alone."""
     place = folder / f"export{n_images}x{size_px}"
     with Store.open(place / "store") as store:
@@ -239,6 +241,7 @@ def measure_export(folder: Path, n_images: int, size_px: int) -> None:
         "export",
         n_images=n_images,
         size_px=size_px,
+        size_kib=size_kib,
         n_rows={config: content["rows"] for config, content in manifest["configs"].items()},
         exported_mib=round(n_bytes / 2**20),
         seconds=round(seconds, 1),
@@ -251,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=["throughput", "queue", "labels", "export"])
     parser.add_argument("--folder", type=Path, default=None, help="where the stores are made; default: the system's")
-    parser.add_argument("--sizes", default="", help="of the exports, such as 500:512,100000:8 (pictures:pixels)")
+    parser.add_argument("--sizes", default="", help="of the exports, such as 500:512,9000:512:48 (pictures:pixels:KiB)")
     for step in ("--export-fill", "--export-measure"):
         parser.add_argument(step, default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -271,10 +274,10 @@ def main() -> None:
             benchmarks[name](Path(folder))
 
 
-def _size(words: str) -> tuple[int, int]:
-    """(pictures, pixels) from "500:512"."""
-    n_images, size_px = map(int, words.split(":"))
-    return n_images, size_px
+def _size(words: str) -> tuple[int, int, int]:
+    """(pictures, pixels, KiB each) from "500:512:48"; without the last it is 0."""
+    n_images, size_px, size_kib = (*map(int, words.split(":")), 0)[:3]
+    return n_images, size_px, size_kib
 
 
 if __name__ == "__main__":

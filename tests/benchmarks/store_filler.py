@@ -46,14 +46,14 @@ def add_items_in_bulk(store: Store, project: str, images: list[str], seed: int =
         connection.execute("UPDATE project SET queue_tail = ? WHERE id = ?", (len(images), record.id))
 
 
-_N_NOISES = 16
+_N_NOISES = 128
 
 
-def _png_parts(size_px: int, seed: int) -> tuple[bytes, bytes]:
-    """A picture, the upper third noise and the rest grey, as the bytes before and after a place for a text chunk."""
+def _png_parts(size_px: int, seed: int, size_kib: int) -> tuple[bytes, bytes]:
+    """A picture, noise above grey, as the bytes before and after a place for a text chunk."""
     from PIL import Image
 
-    n_noise_rows = -(-size_px // 3)
+    n_noise_rows = size_kib * 1024 // (3 * size_px) or -(-size_px // 3)
     noise = random.Random(seed).randbytes(3 * size_px * n_noise_rows)
     picture = Image.frombytes(
         "RGB", (size_px, size_px), noise + bytes([128]) * (3 * size_px * (size_px - n_noise_rows))
@@ -68,13 +68,13 @@ def _text_chunk(text: str) -> bytes:
     return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
-def add_noise_images(store: Store, n: int, size_px: int) -> list[str]:
-    """Pictures with their files, written without waiting for the disk.
+def add_noise_images(store: Store, n: int, size_px: int, size_kib: int = 0) -> list[str]:
+    """Pictures with their files, of about ``size_kib`` (0: a third is noise), written without waiting for the disk.
 
-    A few pictures are encoded, and each file is one of them with its number in a text chunk: making a file costs
+    Some pictures are encoded, and each file is one of them with its number in a text chunk: making a file costs
     hardly more than hashing and writing it, and to the export it is a picture like any other.
     """
-    parts = [_png_parts(size_px, seed) for seed in range(_N_NOISES)]
+    parts = [_png_parts(size_px, seed, size_kib) for seed in range(_N_NOISES)]
     hashes = []
     with store.transaction() as connection:
         for number in range(n):
