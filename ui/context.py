@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from hfi.jobs.queue import JobQueue
 from storage import Store
 from storage.errors import HFIError
 from storage.records import User
@@ -41,6 +42,7 @@ class Context:
     def __init__(self, store: Store, settings: UiSettings) -> None:
         self.store = store
         self.settings = settings
+        self.jobs = JobQueue(store)  # opened by its first call, not here
         self._threads = ThreadPoolExecutor(settings.num_store_threads, thread_name_prefix="store")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 
@@ -84,4 +86,5 @@ class Context:
         """End the threads and close the store."""
         self._writer.shutdown(wait=True)
         self._threads.shutdown(wait=True)
+        self.jobs.close()
         self.store.close()
