@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TextIO, runtime_checkable
 
@@ -140,6 +140,21 @@ class TerminalProgress:
         self._bar = self._task = None
         seconds = format_seconds(time.monotonic() - self._started)
         self._console.print(f"[green]✓[/] {self._stage:<{STAGE_WIDTH - 2}} [dim]{seconds:>8}[/]  {note}")
+
+
+def follow_steps(progress: Progress) -> Callable[[int, int, Mapping[str, float]], None]:
+    """What a training may call after each step with (steps done, steps in all, newest figures, often none).
+
+    A training that goes on from a checkpoint starts in the middle; the bar does too.
+    """
+    num_known = 0
+
+    def advance(num_done: int, total: int, figures: Mapping[str, float]) -> None:
+        nonlocal num_known
+        progress.advance(num_done - num_known, **figures)
+        num_known = num_done
+
+    return advance
 
 
 def build_progress(quiet: bool = False) -> Progress:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ VALIDATION_FRACTION = 0.2  # of the training prompts; each member draws its own,
 MAX_SPLIT_TRIES = 100
 
 Weights = dict[str, Tensor]
+# Called after an epoch with (epochs done, epochs at most, losses by name).
+OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def train_score_model(
     labels: Float[np.ndarray, " labels"],
     groups: Sequence[str],
     config: ScoreConfig,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple[ScoreModel, ScoreReport]:
     """Train the ensemble on judged pictures and measure it on prompts kept away from it.
 
@@ -229,6 +232,7 @@ def train_score_model(
         labels: Posterior that a picture shows the concept, in [0, 1].
         groups: Prompt of each picture (or its id); pictures of one prompt never stand on both sides of a split.
         config: Sizes, learning rate, patience, seed.
+        on_epoch: Called after each epoch with (epochs done, epochs at most, {"loss": of validation, mean of members}).
 
     Raises:
         InvalidInputError: Lengths differ, a label is outside [0, 1], a number is not finite, or there is one prompt.
@@ -254,7 +258,7 @@ def train_score_model(
     else:  # a single prompt is left: stop and calibrate on what was trained on
         validation = np.ones((config.num_members, train.sum()), dtype=bool)
     x_train, y_train = x[torch.from_numpy(train)], torch.from_numpy(y[train].astype(np.float32))
-    weights, best_epochs = _fit_members(x_train, y_train, validation, config)
+    weights, best_epochs = _fit_members(x_train, y_train, validation, config, on_epoch)
     with torch.no_grad():
         raw = member_scores(weights, x_train.expand(config.num_members, -1, -1)).numpy()
     slope, intercept = fit_platt(raw[validation], np.broadcast_to(y[train], raw.shape)[validation])
@@ -281,6 +285,7 @@ def _fit_members(
     y: Float[Tensor, " images"],
     validation: Bool[np.ndarray, "members images"],
     config: ScoreConfig,
+    on_epoch: OnEpoch | None = None,
 ) -> tuple[Weights, list[int]]:
     """AdamW on all members at once; each member keeps its weights of its own best epoch."""
     generator = torch.Generator().manual_seed(config.seed)
@@ -313,6 +318,8 @@ def _fit_members(
             best_epoch[is_better] = epoch
             for name, tensor in params.items():
                 best[name][is_better] = tensor.detach()[is_better]
+        if on_epoch is not None:
+            on_epoch(epoch + 1, config.max_epochs, {"loss": float(val_loss.mean())})
         if epoch - int(best_epoch.max()) >= config.patience_epochs:
             break
     return fixed | best, best_epoch.tolist()

@@ -122,7 +122,7 @@ def erase_closed_form(
     Args:
         concept: What is erased and what is kept; prompts only.
         config: Rounds, regularization, states; the settings of training do not matter.
-        on_step: Called after each edit with (edits done, edits in all).
+        on_step: Called after each edit with (edits done, edits in all, {"loss": what is left of the concept}).
         checkpoint_dir: Not needed: there is nothing to go on from.
         start: The model that is edited; None = the pipeline's own.
 
@@ -152,7 +152,7 @@ def erase_closed_form(
         evoking = evoking_states(maps, originals, states.erased, config.closed_form_regularization)
         found = torch.cat([found, evoking])
         if on_step is not None:
-            on_step(edit + 1, num_edits)
+            on_step(edit + 1, num_edits, {"loss": left[-1]})
     for module, new in zip(_map_modules(unet), maps, strict=True):
         module.weight.copy_(new)
     return EraseResult(

@@ -32,7 +32,7 @@ def erase(
         concept: Words, a concept token, or all that is known of the concept. Words and tokens have no pictures, so they
             need `latents="rollout"`, or the closed form.
         config: Method and settings; `targets`, `text` and `retain_text` are for the command line, the concept says it.
-        on_step: Called after each step with (num_steps_done, num_steps).
+        on_step: Called after each step with (num_steps_done, num_steps, newest losses by name, every few steps).
         checkpoint_dir: Where checkpoints are kept. A run with the same inputs goes on from the last one, to the same
             weights as an uninterrupted run.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +59,7 @@ ERASERS: dict[str, Eraser] = {
 }  # fmt: skip
 # Called with (round, tokens found) after each inversion.
 OnTokens = Callable[[int, list[ConceptToken]], None]
+CountStep = Callable[[int, int, Mapping[str, float]], None]
 
 
 def erase_robust(
@@ -75,7 +76,7 @@ def erase_robust(
     Args:
         concept: What is erased and what is kept, with flagged pictures.
         config: `robust_method` and its settings, `robust_rounds`, `robust_invert_steps`.
-        on_step: Called after each step with (steps done, steps in all), those of inversions included.
+        on_step: Called after each step with (steps done, steps in all, newest losses), those of inversions included.
         checkpoint_dir: Where the rounds keep their checkpoints and tokens, to go on from.
         start: The model of the first round; None = the pipeline's own.
 
@@ -95,7 +96,7 @@ def erase_robust(
             pipeline,
             with_tokens(concept, found, latents),
             round_config(config, number),
-            lambda done, _total, number=number: count_step(number, done),
+            lambda done, _total, losses, number=number: count_step(number, done, losses),
             checkpoint_dir=round_folder,
             start=unet,
         )
@@ -184,7 +185,7 @@ def _invert_again(
     weights: Sequence[float],
     config: EraseConfig,
     number: int,
-    count_step: Callable[[int, int], None],
+    count_step: CountStep,
     folder: Path | None,
 ) -> list[ConceptToken]:
     """The token that evokes the flagged pictures on the erased model; kept in the folder, to go on from."""
@@ -199,8 +200,9 @@ def _invert_again(
     )
     done = steps_of_erasure(config.robust_method, config)
     tokens = invert_latents(
-        pipeline, latents, weights, settings, unet=unet, on_step=lambda step, _total: count_step(number, done + step)
-    )
+        pipeline, latents, weights, settings, unet=unet,
+        on_step=lambda step, _total, losses: count_step(number, done + step, losses),
+    )  # fmt: skip
     if folder is not None:
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         for token in tokens:
@@ -209,13 +211,13 @@ def _invert_again(
     return tokens
 
 
-def _step_counter(config: EraseConfig, on_step: OnStep | None) -> Callable[[int, int], None]:
-    """Turns (round, steps done in it) into steps done in all."""
+def _step_counter(config: EraseConfig, on_step: OnStep | None) -> CountStep:
+    """Turns (round, steps done in it, losses) into steps done in all."""
     per_round = steps_of_erasure(config.robust_method, config) + config.robust_invert_steps
     total = count_robust_steps(config)
 
-    def count(number: int, done: int) -> None:
+    def count(number: int, done: int, losses: Mapping[str, float]) -> None:
         if on_step is not None:
-            on_step(number * per_round + done, total)
+            on_step(number * per_round + done, total, losses)
 
     return count

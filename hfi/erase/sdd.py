@@ -90,7 +90,7 @@ def erase_sdd(
     Args:
         concept: What is erased and what is kept.
         config: Points, targets, trainable weights, steps, rates, seed.
-        on_step: Called after each step with (num_steps_done, num_train_steps).
+        on_step: Called after each step with (num_steps_done, num_train_steps, newest losses, every few steps).
         checkpoint_dir: Where checkpoints are kept. A run with the same inputs goes on from the last one, to the same
             weights as an uninterrupted run.
         start: Where the student starts; None = the pipeline's own UNet, which stays the reference in any case.

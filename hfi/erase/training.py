@@ -14,7 +14,9 @@ import pickle
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,14 @@ from hfi.inversion.tokens import ConceptToken
 CHECKPOINT_NAME = "checkpoint.pt"
 WEIGHT_DECAY = 1e-4  # SDD's code
 LOG_EVERY_N_STEPS = 10
+LOSS_NAMES = ("loss", "erase", "retain")
 # A loss this many times that of the first step, and larger than that of predicting nothing, is an explosion. Ours.
 EXPLOSION_FACTOR = 20.0
 LOSS_OF_NOTHING = 1.0  # mean square of noise
 
-# Called after each step with (num_steps_done, num_steps).
-OnStep = Callable[[int, int], None]
+# Called after each step with (num_steps_done, num_steps, newest losses by name); there are losses every
+# LOG_EVERY_N_STEPS only, because reading them waits for the device.
+OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
 def is_trainable(name: str, which: str) -> bool:
@@ -178,15 +182,20 @@ def take_step_(state: TrainingState, loss: Tensor, parts: Sequence[Tensor], conf
     state.losses.append(torch.stack([loss.detach(), *(part.detach() for part in parts)]))
 
 
-def check_losses(state: TrainingState, config: EraseConfig) -> None:
-    """The one host sync of an interval: raise for the first step whose loss was not finite, or exploded."""
+def check_losses(state: TrainingState, config: EraseConfig) -> dict[str, float]:
+    """The one host sync of an interval: its mean losses; raise for the first step whose loss was not finite, or
+    exploded.
+    """
     first = max(0, state.num_steps_done - LOG_EVERY_N_STEPS)
     limit = float(loss_limit(state.losses, config))
-    for offset, value in enumerate(torch.stack(state.losses[first:])[:, 0].tolist()):
+    rows = torch.stack(state.losses[first:]).tolist()
+    for offset, (value, *_) in enumerate(rows):
         if not math.isfinite(value) or value > limit:
             raise TrainingDivergedError(
                 "erase", step=first + offset, seed=config.seed, loss=value, settings=changed_settings(config)
             )
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return dict(zip(LOSS_NAMES, means, strict=True))
 
 
 def changed_settings(config: EraseConfig) -> str:
@@ -202,12 +211,29 @@ def after_step(
     """The rare things behind a step: check the losses, keep a checkpoint, tell the caller."""
     is_last = step + 1 == config.num_train_steps
     is_kept = folder is not None and ((step + 1) % config.checkpoint_every_n_steps == 0 or is_last)
+    losses: dict[str, float] = {}
     if (step + 1) % LOG_EVERY_N_STEPS == 0 or is_last or is_kept:
-        check_losses(state, config)
+        losses = check_losses(state, config)
     if folder is not None and is_kept:
         save_checkpoint(state, folder, run)
     if on_step is not None:
-        on_step(step + 1, config.num_train_steps)
+        on_step(step + 1, config.num_train_steps, losses)
+    look = _look.get()
+    if look is not None:
+        look(state)
+
+
+_look: ContextVar[Callable[[TrainingState], None] | None] = ContextVar("look", default=None)
+
+
+@contextmanager
+def watching_training(look: Callable[[TrainingState], None]) -> Iterator[None]:
+    """Show `look` the state after each step within the block, whichever method trains; it must change nothing of it."""
+    token = _look.set(look)
+    try:
+        yield
+    finally:
+        _look.reset(token)
 
 
 def build_result(state: TrainingState, first_step: int) -> EraseResult:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,8 +57,9 @@ DVAR_THRESHOLD = 0.15  # var(last W) / var(all), as in the paper
 LOG_EVERY_N_STEPS = 10
 FIXED_BATCH = -1  # "step" of the batch that DVAR evaluates
 
-# Called after a step with (num_steps_done, num_train_steps).
-OnStep = Callable[[int, int], None]
+# Called after a step with (num_steps_done, num_train_steps, newest loss by name); there is a loss every
+# LOG_EVERY_N_STEPS only, because reading it waits for the device.
+OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
 def reward_weights(scores: Float[Tensor, " images"], temperature: float = 0.5) -> Float[Tensor, " images"]:
@@ -118,7 +119,7 @@ def invert(
         clusters: Cluster of each picture, 0..n-1; None = one cluster.
         initializers: A word (or several, by commas) for each cluster, empty = the mean of the vocabulary; None =
             `config.initializer` for all.
-        on_step: Called after each step with (num_steps_done, num_train_steps).
+        on_step: Called after each step with (num_steps_done, num_train_steps, {"loss": mean} every few steps).
 
     Raises:
         NoFlaggedImagesError: There is no picture.
@@ -173,10 +174,11 @@ def invert_latents(
         # a sum over clusters: their rows do not share gradients, so each trains as if alone
         search.step_(per_cluster.sum())
         losses.append(per_cluster.detach())
+        figures: dict[str, float] = {}
         if (step + 1) % LOG_EVERY_N_STEPS == 0 or step + 1 == config.num_train_steps:
-            _check_finite(losses, step, config)
+            figures = {"loss": _check_finite(losses, step, config)}
         if on_step is not None:
-            on_step(step + 1, config.num_train_steps)
+            on_step(step + 1, config.num_train_steps, figures)
         if config.stopping == "dvar" and (step + 1) % DVAR_EVERY_N_STEPS == 0:
             with torch.no_grad():
                 fixed_losses.append(losses_of(FIXED_BATCH).mean().item())
@@ -337,13 +339,14 @@ def _checked_inputs(
     return cluster_ids, all_weights
 
 
-def _check_finite(losses: Sequence[Tensor], last_step: int, config: InvertConfig) -> None:
-    """The one host sync of an interval: raise for the first step whose loss was not finite."""
-    recent = torch.stack(list(losses[-LOG_EVERY_N_STEPS:])).sum(dim=1).tolist()
+def _check_finite(losses: Sequence[Tensor], last_step: int, config: InvertConfig) -> float:
+    """The one host sync of an interval: its mean loss; raise for the first step whose loss was not finite."""
+    recent = torch.stack(list(losses[-LOG_EVERY_N_STEPS:])).mean(dim=1).tolist()
     for offset, value in enumerate(recent):
         if not math.isfinite(value):
             step = last_step - len(recent) + 1 + offset
             raise TrainingDivergedError("invert", step=step, seed=config.seed, loss=value)
+    return math.fsum(recent) / len(recent)
 
 
 def _make_tokens(

@@ -23,7 +23,7 @@ from hfi.jobs.evaluate import (
 )
 from hfi.jobs.pictures import PictureMaker
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
-from hfi.progress import Progress
+from hfi.progress import Progress, follow_steps
 from storage import Store
 from storage.records import GenerationParams, Run, sha256_text
 
@@ -194,7 +194,7 @@ class _Attack:
         pipeline = self.maker.pipeline
         self.progress.start("attack: learn a word again", config.num_train_steps)
         (token,) = invert(
-            pipeline, learned_from, [1.0] * len(learned_from), invert_config, on_step=lambda *_: self.progress.advance()
+            pipeline, learned_from, [1.0] * len(learned_from), invert_config, on_step=follow_steps(self.progress)
         )
         self.progress.finish()
         seeds = [config.first_seed + NEW_SEEDS + i for i in range(len(target.prompts))]

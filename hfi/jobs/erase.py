@@ -15,7 +15,7 @@ from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.jobs.score import load_scored_snapshot
 from hfi.model_folder import model_sha256
-from hfi.progress import Progress
+from hfi.progress import Progress, follow_steps
 from storage import Store
 from storage.records import Run, Snapshot, SnapshotImage
 
@@ -153,7 +153,7 @@ def _erase(store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progres
     concept, counts = _gather_concept(store, config, inputs)
     checkpoint_dir = store.artifact_dir(run.id) / "checkpoint"
     progress.start(f"erase: {config.targets}", count_steps(config))
-    result = erase(pipeline, concept, config, lambda done, total: progress.advance(), checkpoint_dir=checkpoint_dir)
+    result = erase(pipeline, concept, config, follow_steps(progress), checkpoint_dir=checkpoint_dir)
     target = store.artifact_dir(run.id) / MODEL_ARTIFACT
     if not target.exists():
         export_folder(pipeline, result.unet, target)

@@ -12,7 +12,7 @@ from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.jobs.score import load_scored_snapshot, require_score_run
 from hfi.model_folder import model_sha256
-from hfi.progress import Progress
+from hfi.progress import Progress, follow_steps
 from storage import Store
 from storage.errors import NotFoundError
 from storage.records import Run, SnapshotImage
@@ -68,7 +68,7 @@ def run_invert(
             other_prompts=[image.prompt for image in snapshot.images if not image.is_harmful],
             preview_seeds=range(PREVIEWS_PER_TOKEN),
             sampler=sampler,
-            on_step=lambda done, total: progress.advance(),
+            on_step=follow_steps(progress),
         )
         with store.writing_artifact(
             work.run.id, TOKENS_ARTIFACT, "concept_tokens", {"snapshot": snapshot.hash}

@@ -11,7 +11,7 @@ from hfi.config import ScoreConfig
 from hfi.errors import NoFlaggedImagesError, NotFoundError
 from hfi.jobs.pictures import load_images
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
-from hfi.progress import Progress
+from hfi.progress import Progress, follow_steps
 from storage import Store
 from storage.records import Run, Snapshot
 from storage.snapshot import create_snapshot, load_snapshot
@@ -55,9 +55,11 @@ def run_score(
     with recorded_run(store, "score", settings, snapshot.hash) as work:
         progress.start("score: embed", len(snapshot.images))
         embeddings = embed_images(load_clip(config.clip, config.device), load_images(store, snapshot.images))
-        progress.start("score: train")
+        progress.advance(len(snapshot.images))
+        progress.start("score: train", config.max_epochs)
         labels = np.array([image.p_harmful for image in snapshot.images])
-        model, report = train_score_model(embeddings, labels, [image.prompt for image in snapshot.images], config)
+        prompts = [image.prompt for image in snapshot.images]
+        model, report = train_score_model(embeddings, labels, prompts, config, follow_steps(progress))
         concept_scores, spread = model.score(embeddings)
         with store.writing_artifact(work.run.id, SCORE_ARTIFACT, "score_model", {"snapshot": snapshot.hash}) as folder:
             model.save(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ def changed(config: EraseConfig = CONFIG, **updates: Any) -> EraseConfig:
 def erase(
     pipeline: Pipeline,
     config: EraseConfig = CONFIG,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Callable[[int, int, Mapping[str, float]], None] | None = None,
     checkpoint_dir: Any = None,
     **concept: Any,
 ) -> EraseResult:

@@ -295,7 +295,7 @@ def test_robust_finds_a_token_between_rounds_and_erases_it_too(
     monkeypatch.setitem(robust.ERASERS, "sdd", noting)
     steps: list[tuple[int, int]] = []
     config = changed(method="robust", robust_rounds=3, robust_invert_steps=2, num_train_steps=2)
-    result = erase(pipeline, config, on_step=lambda *step: steps.append(step))
+    result = erase(pipeline, config, on_step=lambda done, total, _: steps.append((done, total)))
     assert [token.placeholder for token in result.tokens] == ["<again-1>", "<again-2>"]
     assert seen[0] == (list(CONCEPT.prompts), 0)
     assert seen[1] == ([*CONCEPT.prompts, *["a <again-1>"] * 3], 1)

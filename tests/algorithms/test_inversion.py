@@ -59,7 +59,7 @@ def test_invert_changes_only_the_placeholder_rows(pipeline: StableDiffusionPipel
         config,
         [0, 1, 0, 1, 1],
         ["bomb", ""],
-        on_step=lambda *s: steps.append(s),
+        on_step=lambda done, total, _: steps.append((done, total)),
     )
     after = all_weights(pipeline)
     assert all(torch.equal(before[name], after[name]) for name in before)
