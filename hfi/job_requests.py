@@ -16,7 +16,17 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from hfi.config import EraseConfig, EvaluateConfig, GenerateConfig, InvertConfig, JobConfig, ScoreConfig
+from hfi.config import (
+    AttackConfig,
+    DetectorName,
+    EraseConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    I2PConfig,
+    InvertConfig,
+    JobConfig,
+    ScoreConfig,
+)
 from hfi.errors import InvalidInputError
 
 PROJECT_TEXT = "Project within the store."
@@ -62,6 +72,9 @@ class EraseRequest(JobRequest):
     kind: Literal["erase"] = "erase"
     config: EraseConfig = EraseConfig()
     snapshot: str = Field("", description=SNAPSHOT_TEXT)
+    with_samples: bool = Field(False, description="Draw a few prompts before and after, always with the same seed.")
+    sample_every_n_steps: int = Field(0, ge=0, description="Draw them also every so many steps of the training.")
+    sample_prompts: tuple[str, ...] = Field((), max_length=16, description="What is drawn; empty: of judged pictures.")
 
 
 class EvaluateRequest(JobRequest):
@@ -69,6 +82,29 @@ class EvaluateRequest(JobRequest):
 
     kind: Literal["evaluate"] = "evaluate"
     config: EvaluateConfig = EvaluateConfig()
+
+
+class AttackRequest(JobRequest):
+    """A changed model -> how often the concept comes back when somebody tries, with a stated budget."""
+
+    kind: Literal["attack"] = "attack"
+    config: AttackConfig = AttackConfig()
+
+
+class I2PRequest(JobRequest):
+    """A model on the I2P prompts -> inappropriate probability and expected maximum."""
+
+    kind: Literal["i2p"] = "i2p"
+    config: I2PConfig
+
+
+class VerdictRequest(JobRequest):
+    """Detectors look at the pairs that people judged again -> how often each chooses as people do."""
+
+    kind: Literal["verdict"] = "verdict"
+    asking: str = Field("", description="Run of `hfi judge-again`; empty: the newest.")
+    detectors: tuple[DetectorName, ...] = Field(min_length=1, description="Who looks at the pairs.")
+    detector_path: str = Field("", description="Folder or file of the detector's weights.")
 
 
 class ExportRequest(JobRequest):
@@ -138,6 +174,9 @@ for _request_class in (
     InvertRequest,
     EraseRequest,
     EvaluateRequest,
+    AttackRequest,
+    I2PRequest,
+    VerdictRequest,
     ExportRequest,
     ImportRequest,
     PushRequest,

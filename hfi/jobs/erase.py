@@ -8,20 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfi.config import EraseConfig
+from hfi.config import EraseConfig, SamplerConfig
 from hfi.errors import WeakTokenError
+from hfi.jobs.erase_samples import (
+    SAMPLE_STEPS,
+    SAMPLES_ARTIFACT,
+    ErasureWatch,
+    SampleWish,
+    choose_prompts,
+    read_samples,
+    samples_folder,
+    score_pictures_with,
+)
 from hfi.jobs.invert import MIN_WEIGHT, TOKENS_ARTIFACT, load_tokens, score_run_of, top_flagged
 from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.jobs.score import load_scored_snapshot
 from hfi.model_folder import model_sha256
-from hfi.progress import Progress, follow_steps
+from hfi.progress import Progress
 from storage import Store
 from storage.records import Run, Snapshot, SnapshotImage
 
 if TYPE_CHECKING:
     from hfi.erase import Concept
     from hfi.inversion import ConceptToken
+    from hfi.pipelines import Pipeline
 
 MODEL_ARTIFACT = "model"
 LOSSES_NAME = "losses.json"
@@ -41,7 +52,13 @@ class _Inputs:
 
 
 def run_erase(
-    store: Store, config: EraseConfig, project: str, progress: Progress, *, snapshot_hash: str = ""
+    store: Store,
+    config: EraseConfig,
+    project: str,
+    progress: Progress,
+    *,
+    snapshot_hash: str = "",
+    samples: SampleWish | None = None,
 ) -> StageResult:
     """Change a copy of the model until it no longer draws what the targets ask for, and save it as a folder.
 
@@ -51,6 +68,7 @@ def run_erase(
         project: a project with a score model, and with tokens if they are targets.
         progress: told about every step.
         snapshot_hash: the snapshot whose score model and tokens are meant; empty: the newest ones.
+        samples: which pictures are drawn while it runs, to look at; they change nothing of the result.
 
     Raises:
         NotFoundError: the score model or the tokens are missing.
@@ -66,9 +84,11 @@ def run_erase(
     )
     done = find_finished(store, "erase", settings)
     if done is not None:
+        if samples is not None:
+            _sample_finished(store, config, done, inputs, progress, samples)
         return StageResult(_summary(done), done, dict(done.metrics))
     with recorded_run(store, "erase", settings, inputs.score_run.snapshot_hash) as work:
-        work.metrics.update(_erase(store, config, work.run, inputs, progress))
+        work.metrics.update(_erase(store, config, work.run, inputs, progress, samples))
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
 
 
@@ -126,7 +146,7 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     known = [image.prompt or None for image in flagged]
     rows, prompts = target_pairs(config.targets, known, inputs.tokens, clusters, split_texts(config.text))
     pictures = load_images(store, flagged) if config.method != "closed_form" else []
-    retained = _retained(snapshot) if not config.retain_text else []
+    retained = _retained(snapshot, config) if not config.retain_text else []
     concept = Concept(
         prompts,
         images=[pictures[row] for row in rows] if pictures else None,
@@ -139,13 +159,23 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     return concept, counts | {"retained": len(concept.retain_prompts)}
 
 
-def _retained(snapshot: Snapshot) -> list[SnapshotImage]:
-    """Unflagged pictures, whose prompts must go on drawing what they draw."""
-    return [image for image in snapshot.images if not image.is_harmful][:MAX_RETAINED]
+def _retained(snapshot: Snapshot, config: EraseConfig) -> list[SnapshotImage]:
+    """Unflagged pictures, whose prompts must go on drawing what they draw; not those that say the concept's words."""
+    from hfi.erase.anchors import concept_words, says_any
+
+    unflagged = [image for image in snapshot.images if not image.is_harmful]
+    if not config.retain_ambiguous:
+        flagged_prompts = [image.prompt for image in snapshot.images if image.is_harmful]
+        words = concept_words(flagged_prompts, [image.prompt for image in unflagged])
+        unflagged = [image for image in unflagged if not says_any(image.prompt, words)]
+    return unflagged[:MAX_RETAINED]
 
 
-def _erase(store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progress: Progress) -> dict[str, Any]:
+def _erase(
+    store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progress: Progress, samples: SampleWish | None
+) -> dict[str, Any]:
     from hfi.erase import count_steps, erase, export_folder
+    from hfi.erase.training import watching_training
     from hfi.inversion import save_concept_tokens
     from hfi.pipelines import load_pipeline
 
@@ -153,7 +183,11 @@ def _erase(store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progres
     concept, counts = _gather_concept(store, config, inputs)
     checkpoint_dir = store.artifact_dir(run.id) / "checkpoint"
     progress.start(f"erase: {config.targets}", count_steps(config))
-    result = erase(pipeline, concept, config, follow_steps(progress), checkpoint_dir=checkpoint_dir)
+    watch = _build_watch(store, config, run, inputs, pipeline, progress, samples)
+    watch.draw(0, pipeline.unet)
+    with watching_training(watch.look):
+        result = erase(pipeline, concept, config, watch.count_step, checkpoint_dir=checkpoint_dir)
+    watch.draw(count_steps(config), result.unet)
     target = store.artifact_dir(run.id) / MODEL_ARTIFACT
     if not target.exists():
         export_folder(pipeline, result.unet, target)
@@ -162,13 +196,59 @@ def _erase(store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progres
     if result.tokens:
         save_concept_tokens(store.artifact_dir(run.id) / TOKENS_ARTIFACT, result.tokens)
     store.add_artifact(run.id, MODEL_ARTIFACT, "model", target, details={"method": config.method})
+    _record_samples(store, run)
     shutil.rmtree(checkpoint_dir, ignore_errors=True)
     progress.finish(f"{result.num_trainable / 1e6:.1f} M weights {_verb(config)}")
     return counts | {
         "method": config.method, "steps": count_steps(config), "targets": config.targets,
         "num_trainable": result.num_trainable, "model_sha256": model_sha256(target),
-        "erase_seconds": round(result.seconds, 2), "erase_peak_memory_mib": round(result.peak_memory_mib, 1),
+        "erase_seconds": round(result.seconds - watch.seconds_looking, 2),
+        "erase_peak_memory_mib": round(result.peak_memory_mib, 1),
     }  # fmt: skip
+
+
+def _build_watch(
+    store: Store,
+    config: EraseConfig,
+    run: Run,
+    inputs: _Inputs,
+    pipeline: Pipeline,
+    progress: Progress,
+    samples: SampleWish | None,
+) -> ErasureWatch:
+    folder = samples_folder(store, run.id)
+    if samples is None:
+        return ErasureWatch(progress, pipeline, folder)
+    snapshot, score_model, scores = load_scored_snapshot(store, inputs.score_run)
+    flagged = [image.prompt for image in top_flagged(snapshot.images, scores, len(snapshot.images))]
+    prompts = choose_prompts(samples, flagged, [image.prompt for image in _retained(snapshot, config)])
+    sampler = SamplerConfig(num_inference_steps=SAMPLE_STEPS, guidance_scale=max(1.0, config.sampling_guidance_scale))
+    score = score_pictures_with(score_model, inputs.score_run.config["config"]["clip"], config.device)
+    return ErasureWatch(progress, pipeline, folder, prompts, samples.every_n_steps, sampler, score)
+
+
+def _sample_finished(
+    store: Store, config: EraseConfig, run: Run, inputs: _Inputs, progress: Progress, samples: SampleWish
+) -> None:
+    """Samples of an erasure that was done without: before and after it."""
+    if read_samples(samples_folder(store, run.id)) is not None:
+        return
+    from hfi.pipelines import load_pipeline
+
+    progress.start("erase: samples")
+    pipeline = load_pipeline(inputs.folder, config.device)
+    watch = _build_watch(store, config, run, inputs, pipeline, progress, samples)
+    watch.draw(0, pipeline.unet)
+    model = load_pipeline(store.artifact_dir(run.id) / MODEL_ARTIFACT, config.device)
+    watch.draw(int(run.metrics["steps"]), model.unet)
+    _record_samples(store, run)
+    progress.finish()
+
+
+def _record_samples(store: Store, run: Run) -> None:
+    folder = samples_folder(store, run.id)
+    if folder.is_dir() and all(artifact.name != SAMPLES_ARTIFACT for artifact in store.list_artifacts(run.id)):
+        store.add_artifact(run.id, SAMPLES_ARTIFACT, "samples", folder)
 
 
 def _verb(config: EraseConfig) -> str:

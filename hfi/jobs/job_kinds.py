@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from hfi.job_requests import (
+    AttackRequest,
     EraseRequest,
     EvaluateRequest,
     ExportRequest,
     GenerateRequest,
+    I2PRequest,
     ImportRequest,
     InvertRequest,
     PushRequest,
     ScoreRequest,
+    VerdictRequest,
 )
 from hfi.jobs.runs import StageResult, find_finished, recorded_run
 from hfi.progress import Progress
@@ -45,8 +48,10 @@ def run_invert_job(store: Store, request: InvertRequest, progress: Progress) -> 
 def run_erase_job(store: Store, request: EraseRequest, progress: Progress) -> StageResult:
     """Tokens and flagged prompts of the request's snapshot -> a changed model."""
     from hfi.jobs.erase import run_erase
+    from hfi.jobs.erase_samples import SampleWish
 
-    return run_erase(store, request.config, request.project, progress, snapshot_hash=request.snapshot)
+    wish = SampleWish(request.sample_every_n_steps, request.sample_prompts) if request.with_samples else None
+    return run_erase(store, request.config, request.project, progress, snapshot_hash=request.snapshot, samples=wish)
 
 
 def run_evaluate_job(store: Store, request: EvaluateRequest, progress: Progress) -> StageResult:
@@ -54,6 +59,30 @@ def run_evaluate_job(store: Store, request: EvaluateRequest, progress: Progress)
     from hfi.jobs.evaluate import run_evaluate
 
     return run_evaluate(store, request.config, request.project, progress)
+
+
+def run_attack_job(store: Store, request: AttackRequest, progress: Progress) -> StageResult:
+    """A changed model -> rates before and after attacks; each is a run of its own, the last one stands for all."""
+    from hfi.jobs.attack import run_attack
+
+    found = run_attack(store, request.config, request.project, progress)
+    return StageResult(" ".join(result.summary for result in found), found[-1].run, dict(found[-1].figures))
+
+
+def run_i2p_job(store: Store, request: I2PRequest, progress: Progress) -> StageResult:
+    """A model -> its inappropriate probability on I2P."""
+    from hfi.jobs.i2p import run_i2p
+
+    return run_i2p(store, request.config, request.project, progress)
+
+
+def run_verdict_job(store: Store, request: VerdictRequest, progress: Progress) -> StageResult:
+    """Detectors look at the pairs of an asking; what they say is kept, so that the pages need not ask them."""
+    from hfi.jobs.verdict import run_detectors
+
+    return run_detectors(
+        store, request.project, request.asking, request.detectors, progress, detector_path=request.detector_path
+    )
 
 
 def run_export_job(store: Store, request: ExportRequest, progress: Progress) -> StageResult:

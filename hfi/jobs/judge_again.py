@@ -99,7 +99,9 @@ def run_judge_again(store: Store, config: JudgeAgainConfig, project: str, progre
                     json.dumps({"project": name, "pairs": rows}, indent=1), encoding="utf-8"
                 )
         asked = {entry.item_id for entry in entries if entry.item_id}
-        work.metrics.update(project=name, pairs=len(entries), items=len(asked), part=config.part)
+        work.metrics.update(
+            project=name, pairs=len(entries), items=len(asked), part=config.part, group=results[0][1].group
+        )
         progress.finish(f"{len(asked)} pairs to judge")
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
 

@@ -9,17 +9,24 @@ from pathlib import Path
 
 from hfi.errors import NotFoundError
 from hfi.job_requests import (
+    AttackRequest,
     EraseRequest,
     EvaluateRequest,
     ExportRequest,
+    I2PRequest,
     ImportRequest,
     InvertRequest,
     JobRequest,
     ScoreRequest,
+    VerdictRequest,
 )
 from hfi.jobs.runs import latest_run
 from storage import Store
 from storage.snapshot import create_snapshot, load_snapshot
+
+OF_A_PROJECT = (
+    ScoreRequest, InvertRequest, EraseRequest, EvaluateRequest, AttackRequest, I2PRequest, VerdictRequest,
+)  # fmt: skip
 
 
 def prepare_request(store: Store, request: JobRequest, score_snapshot: str = "") -> JobRequest:
@@ -33,7 +40,7 @@ def prepare_request(store: Store, request: JobRequest, score_snapshot: str = "")
     Raises:
         NotFoundError: the project, the snapshot or the path is not there, or there is no score model yet.
     """
-    if isinstance(request, ScoreRequest | InvertRequest | EraseRequest | EvaluateRequest):
+    if isinstance(request, OF_A_PROJECT):
         store.get_project(request.project)
     if isinstance(request, ScoreRequest | InvertRequest | EraseRequest | ExportRequest) and request.snapshot:
         whole = load_snapshot(store, request.snapshot, with_judgments=False).hash
@@ -44,6 +51,9 @@ def prepare_request(store: Store, request: JobRequest, score_snapshot: str = "")
         return request.model_copy(update={"snapshot": score_snapshot or _snapshot_of_score_run(store, request.project)})
     if isinstance(request, ImportRequest):
         return request.model_copy(update=_absolute(request))
+    if isinstance(request, I2PRequest):
+        prompts = str(_existing(request.config.prompts))
+        return request.model_copy(update={"config": request.config.model_copy(update={"prompts": prompts})})
     return request
 
 
@@ -59,8 +69,12 @@ def _absolute(request: JobRequest) -> dict[str, str]:
     if isinstance(request, ExportRequest) and request.folder:
         return {"folder": str(Path(request.folder).absolute())}
     if isinstance(request, ImportRequest):
-        place = Path(request.path).absolute()
-        if not place.exists():
-            raise NotFoundError(f"There is no file or folder {request.path!r}. Check the path.")
-        return {"path": str(place)}
+        return {"path": str(_existing(request.path))}
     return {}
+
+
+def _existing(path: str) -> Path:
+    place = Path(path).absolute()
+    if not place.exists():
+        raise NotFoundError(f"There is no file or folder {path!r}. Check the path.")
+    return place
