@@ -218,7 +218,8 @@ export class View {
   flash(answer) {
     const button = byId("answers").querySelector(`[data-answer="${buttonOf(answer)}"]`);
     if (!button || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    button.animate([{ backgroundColor: "var(--accent-soft)", borderColor: "var(--accent)" }, {}], 250);
+    // A ring, not another background: the button may be part of the next answer already, in other colours.
+    button.animate([{ boxShadow: "0 0 0 4px var(--accent)" }, {}], 250);
   }
 
   showFeedback({ isRight, title, text }, onNext) {
