@@ -7,7 +7,7 @@ one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,36 @@ class GallerySection(RunSection):
         for row in self.connection.execute(gallery_sql.PICTURES, query):
             columns: list[Any] = [*row[:-1], bool(row[-1])]
             yield GalleryPicture(*columns)
+
+    def list_generated(
+        self,
+        project: str,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        model_id: str,
+        num_inference_steps: int,
+        guidance_scale: float,
+        guard: str = "",
+        role: str = "feedback",
+        n: int = MAX_PAGE_SIZE,
+    ) -> list[GalleryPicture]:
+        """The newest pictures of these prompts and seeds that a model made so, newest first; ``n`` at most."""
+        check_range(n, 1, MAX_PAGE_SIZE, "number of pictures")
+        project_id = self.get_project(project).id
+        query = {
+            "project_id": project_id,
+            "prompts": canonical_json(list(prompts)),
+            "seeds": canonical_json(list(seeds)),
+            "model_id": model_id,
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": float(guidance_scale),
+            "guard": guard,
+            "role": role,
+            "n_rows": n,
+        }
+        hashes = [sha256 for (sha256,) in self.connection.execute(gallery_sql.GENERATED, query)]
+        return list(self._pictures(project_id, list(dict.fromkeys(hashes))))
 
     def get_picture(self, project: str, sha256: str) -> PictureDetails:
         """A picture with its provenance, its item and what stands judged of it.

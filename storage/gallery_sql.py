@@ -74,6 +74,14 @@ SELECT g.id, g.project_id, g.image_sha256, g.request_sha256, g.prompt, g.negativ
   g.versions, g.extra, g.created_at_us FROM generation g
 WHERE g.project_id = ? AND g.image_sha256 = ? ORDER BY g.id
 """
+# Newest first by the row's number (the + keeps the planner from sorting an index): stops as soon as there are enough.
+GENERATED = """
+SELECT g.image_sha256 FROM generation g
+WHERE +g.project_id = :project_id AND g.model_id = :model_id AND g.num_inference_steps = :num_inference_steps
+  AND g.guidance_scale = :guidance_scale AND g.guard = :guard AND g.role = :role
+  AND g.seed IN (SELECT value FROM json_each(:seeds)) AND g.prompt IN (SELECT value FROM json_each(:prompts))
+ORDER BY g.id DESC LIMIT :n_rows
+"""
 MODELS = "SELECT DISTINCT model_id FROM generation WHERE project_id = ? ORDER BY model_id"
 JUDGMENT_UUIDS_OF_ITEM = "SELECT uuid FROM current_judgment WHERE project_id = ? AND item_id = ? ORDER BY id"
 

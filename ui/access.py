@@ -32,6 +32,7 @@ ROUTES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (READ, "/img/{sha256}", "annotator"),
     (READ, "/thumb/{sha256}", "annotator"),
     (READ, "/download/{run}", "researcher"),
+    (READ, "/artifact/{run}/{file:path}", "researcher"),
     # labelling
     (READ, "/api/v1/me", "annotator"),
     (("PUT",), "/api/v1/me/keys", "annotator"),
@@ -78,6 +79,8 @@ PAGES: dict[str, str] = {
     "quality": "reviewer",
     "setup": "researcher",
     "export": "researcher",
+    "generate": "researcher",
+    "jobs": "researcher",
     "people": "owner",
 }
 # ... unless the function (page.function) is named here.

@@ -8,6 +8,8 @@ from ui.pages.account import build_account
 from ui.pages.export import build_export
 from ui.pages.frame import PAGES, Context, Shell
 from ui.pages.gallery import build_gallery
+from ui.pages.generate import build_generate
+from ui.pages.jobs import build_jobs
 from ui.pages.people import build_people
 from ui.pages.projects import build_projects
 from ui.pages.quality import build_quality
@@ -18,6 +20,8 @@ BUILDERS = {
     "gallery": build_gallery,
     "quality": build_quality,
     "export": build_export,
+    "generate": build_generate,
+    "jobs": build_jobs,
     "people": build_people,
     "account": build_account,
 }

@@ -33,6 +33,8 @@ PAGES = (
     ("gallery", "Gallery", REVIEWER),
     ("quality", "Quality", REVIEWER),
     ("export", "Export", RESEARCHER),
+    ("generate", "Generate", RESEARCHER),
+    ("jobs", "Jobs", RESEARCHER),
     ("people", "People", OWNER),
     ("account", "Account", ANNOTATOR),
 )
