@@ -102,6 +102,7 @@ class EraseConfig(JobConfig):
     anchor_concept: str = Field("", max_length=2000, description="The concept that takes the target's place (anchor = concept), in words.")
     retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
+    retain_ambiguous: bool = Field(False, description="Retain also unflagged prompts that say words of the flagged ones; the model failed to draw the concept there, and holding them holds the concept.")
     # training, of all methods but closed_form
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")

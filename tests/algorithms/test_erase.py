@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from hfi.erase import Concept, EraseResult, anchors, bank, export_folder, sdd, target_pairs, training
+from hfi.erase import Concept, EraseResult, bank, export_folder, sdd, target_pairs, training
 from hfi.erase import erase as erase_concept
 from hfi.erase.concept import anchor_prompts, split_texts
 from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError, UnknownTokenError
