@@ -264,7 +264,7 @@ def mini_measure(
 
 app.add_typer(mini_app, name="mini", rich_help_panel=THE_MODEL)
 cli_store.register(app)
-cli_ui.register(app, THE_LOOP)
+cli_ui.register(app, THE_DEMO)
 cli_models.register(app, THE_LOOP)
 cli_jobs.register_jobs(app)
 cli_evaluate.register(app)
