@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +36,9 @@ def in_loop(build: Callable[[], gr.Blocks]) -> gr.Blocks:
     async def build_now() -> gr.Blocks:
         return build()
 
-    return asyncio.run(build_now())
+    # In a thread of its own: playwright leaves a loop running in this one when the browser tests went before.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(lambda: asyncio.run(build_now())).result()
 
 
 class Door:
