@@ -54,7 +54,7 @@ def estimate(pipeline: Pipeline, concept: Concept | ConceptToken | str, config: 
     if config.method == "robust":
         probe |= {"robust_rounds": min(2, config.robust_rounds), "robust_invert_steps": PROBE_STEPS}
     small = config.model_copy(update=probe)
-    erase(pipeline, as_concept(concept), small, lambda _done, _total: ticks.append(time.monotonic()))
+    erase(pipeline, as_concept(concept), small, lambda _done, _total, _losses: ticks.append(time.monotonic()))
     seconds = [after - before for before, after in itertools.pairwise(ticks)]
     total = expected_seconds(seconds, config)
     return Estimate(
