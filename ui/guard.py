@@ -32,6 +32,12 @@ SHELL_POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; connect-src 'self'; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
+# A report is one file with everything in it: it may ask no host at all, not even this one.
+REPORT_PATHS = ("/report/",)
+REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 OWN_PATHS = ("/api/", "/img/", "/thumb/", "/label/", "/login", "/logout", "/start/", "/join/", "/health")
 OWN_STATIC = ("/static/label/", "/static/shell/")
 SECURITY_HEADERS = {
@@ -199,13 +205,14 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 def _with_headers(send: Send, path: str) -> Send:
     is_own = path.startswith(OWN_PATHS) or path.startswith(OWN_STATIC)
+    policy = REPORT_POLICY if path.startswith(REPORT_PATHS) else STRICT_POLICY if is_own else SHELL_POLICY
 
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers[name] = value
-            headers["Content-Security-Policy"] = STRICT_POLICY if is_own else SHELL_POLICY
+            headers["Content-Security-Policy"] = policy
             if "cache-control" not in Headers(raw=message["headers"]):
                 headers["Cache-Control"] = _cache_rule(path)
         await send(message)

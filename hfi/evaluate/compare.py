@@ -189,7 +189,12 @@ def write_comparison(folder: Path, comparison: Comparison, pictures: Sequence[Pi
     content = json.dumps(asdict(comparison), indent=1, ensure_ascii=False)
     write_text_atomically(folder / "compare.json", content + "\n")
     write_text_atomically(folder / "compare.txt", to_text(comparison) + "\n")
-    write_text_atomically(folder / "compare.html", _template().render(table=comparison, pictures=pictures))
+    write_text_atomically(folder / "compare.html", render_comparison(comparison, pictures))
+
+
+def render_comparison(comparison: Comparison, pictures: Sequence[PictureRow] = ()) -> str:
+    """The page as text."""
+    return _template().render(table=comparison, pictures=pictures)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfi.errors import NotFoundError
-from hfi.evaluate.compare import Comparison, PictureRow, compare_results, write_comparison
+from hfi.evaluate.compare import Comparison, PictureRow, compare_results, render_comparison, write_comparison
 from hfi.evaluate.protocol import EvaluationResult, read_result
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT
 from storage import Store
@@ -37,6 +37,14 @@ def run_compare(
     comparison = compare_results(chosen, attacks, allow_different_protocols=allow_different_protocols)
     write_comparison(out, comparison, picture_rows(store, [result for _, result in chosen]) if store else ())
     return comparison
+
+
+def compare_html(store: Store, names: Sequence[str]) -> str:
+    """Evaluations side by side as one self-contained HTML text; different protocols are named in it."""
+    chosen = [_named(store, name) for name in names]
+    attacks = {name: attacks_on(store, result.models.get("after", "")) for name, result in chosen}
+    comparison = compare_results(chosen, attacks, allow_different_protocols=True)
+    return render_comparison(comparison, picture_rows(store, [result for _, result in chosen]))
 
 
 def picture_rows(store: Store, results: Sequence[EvaluationResult]) -> list[PictureRow]:

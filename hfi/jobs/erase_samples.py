@@ -1,7 +1,7 @@
 """Pictures of an erasure while it runs: the same prompts and seeds, drawn again every so many steps, kept small.
 
     <store>/artifacts/<run id>/samples/samples.json     prompts, seeds, and the concept score at each step
-                                       step-000050/2.webp
+                                       step-000050/2.png
 
 They are looked at and nothing is decided by them: an erasure with samples gives the same weights as one without.
 Importing this module never imports torch.
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 SAMPLES_ARTIFACT = "samples"
 SHEET_NAME = "samples.json"
 MAX_PICTURE_PX = 256
-WEBP_QUALITY = 90
 NUM_CONCEPT_PROMPTS, NUM_OTHER_PROMPTS = 4, 2
 MAX_SAMPLE_PROMPTS = 16
 SAMPLE_STEPS = 20
@@ -87,7 +86,7 @@ def samples_folder(store: Store, run_id: str) -> Path:
 
 def picture_path(folder: Path, step: int, number: int) -> Path:
     """The file of one sample."""
-    return folder / f"step-{step:06d}" / f"{number}.webp"
+    return folder / f"step-{step:06d}" / f"{number}.png"
 
 
 def read_samples(folder: Path) -> SampleSheet | None:
@@ -194,7 +193,7 @@ class ErasureWatch:
         for number, picture in enumerate(pictures):
             small = picture.copy()
             small.thumbnail((MAX_PICTURE_PX, MAX_PICTURE_PX))
-            small.save(unfinished / f"{number}.webp", "WEBP", quality=WEBP_QUALITY)
+            small.save(unfinished / f"{number}.png", "PNG")
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
 

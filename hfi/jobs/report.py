@@ -16,7 +16,7 @@ from hfi.evaluate.before_after import write_before_after
 from hfi.evaluate.damage_rows import damage_rows
 from hfi.evaluate.metrics import Interval, wilson_interval
 from hfi.evaluate.protocol import EvaluationResult, protocol_facts, read_result
-from hfi.evaluate.report import write_report
+from hfi.evaluate.report import render_report, write_report
 from hfi.evaluate.report_content import (
     AnnotatorRow,
     AttackRow,
@@ -78,6 +78,11 @@ def run_report(store: Store, out: Path, project: str, progress: Progress) -> Sta
     write_before_after(out / "before_after.png", blocks)
     progress.finish(str(out / "report.html"))
     return StageResult(f"Report: {out / 'report.html'}", evaluation, dict(evaluation.metrics))
+
+
+def report_html(store: Store, project: str, evaluation: Run) -> str:
+    """The report about one evaluation as one self-contained HTML text; nothing is written."""
+    return render_report(_content(store, project, evaluation))
 
 
 def report_results(store: Store, project: str, path: Path, stages: Mapping[str, Sequence[StageResult]]) -> None:

@@ -68,6 +68,7 @@ class ProtocolTable:
     runs: tuple[Run, ...]
     costs: tuple[ModelCost, ...]
     grid: tuple[GridRow, ...]
+    confidence: float = 0.95
     differs: tuple[str, ...] = ()
 
 
@@ -148,6 +149,7 @@ def _build_table(
         runs=tuple(run for run, _ in group),
         costs=(ModelCost(), *(_cost_of(store, run) for run, _ in group)),
         grid=grid_rows([result for _, result in group]),
+        confidence=first.protocol.confidence,
         differs=differs,
     )
 
