@@ -33,6 +33,8 @@ ROUTES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (READ, "/thumb/{sha256}", "annotator"),
     (READ, "/download/{run}", "researcher"),
     (READ, "/artifact/{run}/{file:path}", "researcher"),
+    (READ, "/report/{run}", "researcher"),
+    (READ, "/report/{runs}/compare.html", "researcher"),
     # labelling
     (READ, "/api/v1/me", "annotator"),
     (("PUT",), "/api/v1/me/keys", "annotator"),
@@ -80,6 +82,9 @@ PAGES: dict[str, str] = {
     "setup": "researcher",
     "export": "researcher",
     "generate": "researcher",
+    "erase": "researcher",
+    "results": "researcher",
+    "judge_again": "researcher",
     "jobs": "researcher",
     "people": "owner",
 }

@@ -20,6 +20,7 @@ from ui.auth import build_auth
 from ui.context import Context
 from ui.downloads import build_downloads
 from ui.guard import Gate, error_response
+from ui.reports import build_reports
 from ui.settings import UiSettings
 from ui.shell import Shell
 
@@ -57,6 +58,7 @@ def build_app(store_path: Path | str | Store, settings: UiSettings | None = None
     app.include_router(build_api(context))
     app.include_router(build_pictures(context))
     app.include_router(build_downloads(context))
+    app.include_router(build_reports(context))
     app.add_api_route("/health", _show_health, methods=["GET"])
     for folder in ("label", "shell"):
         app.mount(f"/static/{folder}", StaticFiles(directory=STATIC / folder))

@@ -1,7 +1,7 @@
 """Reports to open and to take along: self-contained HTML files, made when they are asked for.
 
-    /report/<evaluation>.html             what came of one changed model, with everything it came from
-    /report/<evaluations>/compare.html    several side by side; their ids joined by +
+/report/<evaluation>.html             what came of one changed model, with everything it came from
+/report/<evaluations>/compare.html    several side by side; their ids joined by +
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
-from hfi.jobs.compare import compare_html
-from hfi.jobs.report import report_html
-from hfi.jobs.side_by_side import find_evaluation
 from storage import Store
 from ui.context import Context
 
@@ -24,6 +21,10 @@ def render_report(store: Store, run_id: str) -> str:
     Raises:
         NotFoundError: there is no such evaluation.
     """
+    # Not before it is needed: the pages shall be there soon after they are started.
+    from hfi.jobs.report import report_html
+    from hfi.jobs.side_by_side import find_evaluation
+
     run = find_evaluation(store, "", run_id)
     return report_html(store, str(run.config.get("project", "")), run)
 
@@ -34,6 +35,9 @@ def render_comparison(store: Store, run_ids: str) -> str:
     Raises:
         NotFoundError: one of them is no evaluation.
     """
+    from hfi.jobs.compare import compare_html
+    from hfi.jobs.side_by_side import find_evaluation
+
     runs = [find_evaluation(store, "", run_id).id for run_id in run_ids.split("+")[:MAX_COMPARED]]
     return compare_html(store, runs)
 

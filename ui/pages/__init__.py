@@ -5,14 +5,17 @@ from __future__ import annotations
 import gradio as gr
 
 from ui.pages.account import build_account
+from ui.pages.erase import build_erase
 from ui.pages.export import build_export
 from ui.pages.frame import PAGES, Context, Shell
 from ui.pages.gallery import build_gallery
 from ui.pages.generate import build_generate
 from ui.pages.jobs import build_jobs
+from ui.pages.judge_again import build_judge_again
 from ui.pages.people import build_people
 from ui.pages.projects import build_projects
 from ui.pages.quality import build_quality
+from ui.pages.results import build_results
 from ui.pages.setup import build_setup
 
 BUILDERS = {
@@ -21,6 +24,9 @@ BUILDERS = {
     "quality": build_quality,
     "export": build_export,
     "generate": build_generate,
+    "erase": build_erase,
+    "results": build_results,
+    "judge_again": build_judge_again,
     "jobs": build_jobs,
     "people": build_people,
     "account": build_account,
