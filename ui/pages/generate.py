@@ -74,7 +74,7 @@ UNCOVER = "(uncovers) => { document.getElementById('main').classList.toggle('unc
 
 def _build_prompts(shell: Shell, form: JobForm) -> None:
     form.add(
-        "prompts", "", lambda: gr.Textbox(label="Prompts", info="One a line; each is drawn with every seed.", lines=9)
+        "prompts", "", lambda: gr.Textbox(label="Prompts", info="One a line; each is drawn with every seed.", lines=13)
     )
     with gr.Row(equal_height=False):
         ready = gr.Dropdown(
@@ -83,7 +83,7 @@ def _build_prompts(shell: Shell, form: JobForm) -> None:
         form.add(
             "file",
             "",
-            lambda: gr.File(label="Or a text file, one a line", file_types=[".txt"], height=110),
+            lambda: gr.File(label="Or a text file, one a line", file_types=[".txt"], height=140),
             min_width=220,
         )
     shell.on(ready.input, put_in_ready_set, RESEARCHER, [ready], [form.places["prompts"]])
