@@ -75,6 +75,19 @@ def _generate_batch(
     return decode_latents(pipeline, latents)
 
 
+def draw(
+    pipeline: Pipeline, prompts: Sequence[str], first_seed: int = 0, config: SamplerConfig | None = None
+) -> list[Image.Image]:
+    """A picture of each prompt, the i-th with seed `first_seed` + i: the same words and seeds for every model.
+
+    Raises:
+        EmptyPromptListError: There is no prompt.
+        InvalidInputError: A seed is out of range.
+    """
+    requests = [GenerationRequest(prompt, first_seed + i) for i, prompt in enumerate(prompts)]
+    return [image for _, image in generate(pipeline, requests, config or SamplerConfig())]
+
+
 def request_grid(prompts: Sequence[str], seeds: Sequence[int], negative_prompt: str = "") -> list[GenerationRequest]:
     """Every prompt with every seed, prompts outermost."""
     return [GenerationRequest(prompt, seed, negative_prompt) for prompt in prompts for seed in seeds]

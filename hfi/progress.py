@@ -51,6 +51,9 @@ class NullProgress:
         """End a stage silently."""
 
 
+QUIET = NullProgress()
+
+
 class PlainProgress:
     """For logs and pipes: a line when a stage starts, one every few seconds while it runs, one when it ends."""
 

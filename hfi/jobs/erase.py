@@ -25,7 +25,7 @@ from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.jobs.score import load_scored_snapshot
 from hfi.model_folder import model_sha256
-from hfi.progress import Progress
+from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.records import Run, Snapshot, SnapshotImage
 
@@ -55,7 +55,7 @@ def run_erase(
     store: Store,
     config: EraseConfig,
     project: str,
-    progress: Progress,
+    progress: Progress = QUIET,
     *,
     snapshot_hash: str = "",
     samples: SampleWish | None = None,

@@ -17,7 +17,7 @@ from hfi.evaluate.suites import EvaluationPrompt, Suite, load_suite
 from hfi.jobs.pictures import PictureMaker, default_size_px
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.jobs.score import SCORE_ARTIFACT, require_score_run
-from hfi.progress import Progress
+from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.errors import NotFoundError as StoreNotFoundError
 from storage.records import GenerationRecord, Run
@@ -54,7 +54,7 @@ class JudgedPicture:
     failure: str = ""
 
 
-def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: Progress) -> StageResult:
+def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: Progress = QUIET) -> StageResult:
     """Concept rate and damage before and after, with Wilson intervals and paired differences.
 
     Args:

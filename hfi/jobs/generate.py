@@ -14,7 +14,7 @@ from hfi.jobs import sharing
 from hfi.jobs.invert import TOKENS_ARTIFACT, load_tokens
 from hfi.jobs.pictures import PictureMaker
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
-from hfi.progress import Progress
+from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.errors import ConflictError, NotFoundError
 from storage.records import ItemInput
@@ -40,7 +40,12 @@ def ensure_project(store: Store, project: str, guideline: str = DEFAULT_GUIDELIN
 
 
 def run_generate(
-    store: Store, config: GenerateConfig, prompts: Sequence[str], seeds: Sequence[int], project: str, progress: Progress
+    store: Store,
+    config: GenerateConfig,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    project: str,
+    progress: Progress = QUIET,
 ) -> StageResult:
     """Every prompt with every seed, stored with provenance and queued for judging.
 
@@ -50,7 +55,7 @@ def run_generate(
         prompts: texts; at least one.
         seeds: one picture of every prompt for each.
         project: made as a flag project if it does not exist.
-        progress: told about every batch.
+        progress: told about every batch; default: nobody.
 
     Raises:
         EmptyPromptListError: no prompt or no seed.
@@ -60,7 +65,7 @@ def run_generate(
 
 
 def generate_pairs(
-    store: Store, config: GenerateConfig, pairs: Sequence[tuple[str, int]], project: str, progress: Progress
+    store: Store, config: GenerateConfig, pairs: Sequence[tuple[str, int]], project: str, progress: Progress = QUIET
 ) -> StageResult:
     """As `run_generate`, for given (prompt, seed) pairs."""
     from hfi.generate import GenerationRequest

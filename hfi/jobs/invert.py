@@ -12,7 +12,7 @@ from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.jobs.score import load_scored_snapshot, require_score_run
 from hfi.model_folder import model_sha256
-from hfi.progress import Progress, follow_steps
+from hfi.progress import QUIET, Progress, follow_steps
 from storage import Store
 from storage.errors import NotFoundError
 from storage.records import Run, SnapshotImage
@@ -27,7 +27,7 @@ MIN_WEIGHT = 1e-3  # a flagged picture with a concept score of 0 still counts a 
 
 
 def run_invert(
-    store: Store, config: InvertConfig, project: str, progress: Progress, *, snapshot_hash: str = ""
+    store: Store, config: InvertConfig, project: str, progress: Progress = QUIET, *, snapshot_hash: str = ""
 ) -> StageResult:
     """Learn concept tokens from the flagged pictures with the highest concept scores.
 

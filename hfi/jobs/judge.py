@@ -11,7 +11,7 @@ import numpy as np
 from hfi.config import SimulateConfig
 from hfi.errors import ConfigError
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
-from hfi.progress import Progress
+from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.records import Assignment, JudgmentInput
 
@@ -21,7 +21,7 @@ CLAIM_SIZE = 100
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "hfi/simulated-judgments")
 
 
-def run_simulate(store: Store, config: SimulateConfig, project: str, progress: Progress) -> StageResult:
+def run_simulate(store: Store, config: SimulateConfig, project: str, progress: Progress = QUIET) -> StageResult:
     """Let simulated annotators judge everything that is still open in a flag project.
 
     Args:

@@ -39,7 +39,7 @@ from hfi.jobs.invert import TOKENS_ARTIFACT
 from hfi.jobs.pictures import library_versions
 from hfi.jobs.runs import StageResult, latest_run
 from hfi.jobs.score import SCORE_ARTIFACT
-from hfi.progress import Progress
+from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.records import Run, Snapshot
 from storage.snapshot import load_snapshot
@@ -55,7 +55,7 @@ TARGET_NAMES = {
 }
 
 
-def run_report(store: Store, out: Path, project: str, progress: Progress) -> StageResult:
+def run_report(store: Store, out: Path, project: str, progress: Progress = QUIET) -> StageResult:
     """Write `out/report.html` about the newest evaluation of a project and everything it came from, and a picture
     `out/before_after.png`.
 

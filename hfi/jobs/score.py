@@ -11,7 +11,7 @@ from hfi.config import ScoreConfig
 from hfi.errors import NoFlaggedImagesError, NotFoundError
 from hfi.jobs.pictures import load_images
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
-from hfi.progress import Progress, follow_steps
+from hfi.progress import QUIET, Progress, follow_steps
 from storage import Store
 from storage.records import Run, Snapshot
 from storage.snapshot import create_snapshot, load_snapshot
@@ -23,7 +23,7 @@ SCORE_ARTIFACT = "score-model"
 
 
 def run_score(
-    store: Store, config: ScoreConfig, project: str, progress: Progress, *, snapshot_hash: str = ""
+    store: Store, config: ScoreConfig, project: str, progress: Progress = QUIET, *, snapshot_hash: str = ""
 ) -> StageResult:
     """Snapshot -> score model, with its AUROC on prompts it never saw.
 
@@ -58,8 +58,8 @@ def run_score(
         progress.advance(len(snapshot.images))
         progress.start("score: train", config.max_epochs)
         labels = np.array([image.p_harmful for image in snapshot.images])
-        prompts = [image.prompt for image in snapshot.images]
-        model, report = train_score_model(embeddings, labels, prompts, config, follow_steps(progress))
+        groups = [image.prompt or image.sha256 for image in snapshot.images]  # pictures of one's own have no prompt
+        model, report = train_score_model(embeddings, labels, groups, config, follow_steps(progress))
         concept_scores, spread = model.score(embeddings)
         with store.writing_artifact(work.run.id, SCORE_ARTIFACT, "score_model", {"snapshot": snapshot.hash}) as folder:
             model.save(folder)
