@@ -21,6 +21,7 @@ from hfi.config import (
     DetectorName,
     EraseConfig,
     EvaluateConfig,
+    ExportConfig,
     GenerateConfig,
     I2PConfig,
     InvertConfig,
@@ -117,6 +118,14 @@ class ExportRequest(JobRequest):
     license: str = Field("other", description="The licence asked for.")
 
 
+class SaveRequest(JobRequest):
+    """An erased model -> the format that somebody needs; loaded again and compared before it is called done."""
+
+    kind: Literal["save"] = "save"
+    source: str = Field(min_length=1, max_length=40, description="Id of the erasing run whose model is saved.")
+    config: ExportConfig = ExportConfig(format="single-file")
+
+
 class ImportRequest(JobRequest):
     """A folder of pictures, an export, or parquet -> feedback in the store."""
 
@@ -178,6 +187,7 @@ for _request_class in (
     I2PRequest,
     VerdictRequest,
     ExportRequest,
+    SaveRequest,
     ImportRequest,
     PushRequest,
 ):

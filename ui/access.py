@@ -82,6 +82,7 @@ PAGES: dict[str, str] = {
     "setup": "researcher",
     "export": "researcher",
     "generate": "researcher",
+    "concept": "researcher",
     "erase": "researcher",
     "results": "researcher",
     "judge_again": "researcher",

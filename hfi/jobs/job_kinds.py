@@ -14,6 +14,7 @@ from hfi.job_requests import (
     ImportRequest,
     InvertRequest,
     PushRequest,
+    SaveRequest,
     ScoreRequest,
     VerdictRequest,
 )
@@ -22,6 +23,7 @@ from hfi.progress import Progress
 from storage import Store
 
 DATASET_ARTIFACT = "dataset"
+SAVED_ARTIFACT = "saved"
 
 
 def run_generate_job(store: Store, request: GenerateRequest, progress: Progress) -> StageResult:
@@ -106,6 +108,25 @@ def run_export_job(store: Store, request: ExportRequest, progress: Progress) -> 
         work.metrics.update(folder=str(folder), rows=rows, content_sha256=manifest["content_sha256"])
         progress.finish()
     return StageResult(f"The dataset is in {folder}.", work.run, dict(work.metrics))
+
+
+def run_save_job(store: Store, request: SaveRequest, progress: Progress) -> StageResult:
+    """The model of an erasing run, saved in another format as an artifact, with its card."""
+    from hfi.jobs.export_model import run_export_model
+
+    settings = request.model_dump(mode="json", exclude={"kind"})
+    done = find_finished(store, request.kind, settings)
+    if done is not None:
+        return StageResult(done.metrics["summary"], done, dict(done.metrics))
+    erased = store.get_run(request.source)
+    suffix = {"folder": "", "delta": ".delta.safetensors", "lora": ".lora.safetensors"}
+    name = f"erased-{erased.id}{suffix.get(request.config.format, '.safetensors')}"
+    with recorded_run(store, request.kind, settings, erased.snapshot_hash) as work:
+        details = {"format": request.config.format, "source": erased.id}
+        with store.writing_artifact(work.run.id, SAVED_ARTIFACT, "saved_model", details) as folder:
+            run_export_model(store, request.config, erased.id, folder / name, request.project, progress)
+        work.metrics.update(details, file=name, summary=f"The model of run {erased.id} is saved as {name}.")
+    return StageResult(work.metrics["summary"], work.run, dict(work.metrics))
 
 
 def run_import_job(store: Store, request: ImportRequest, progress: Progress) -> StageResult:

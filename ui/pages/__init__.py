@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from ui.pages.account import build_account
+from ui.pages.concept import build_concept
 from ui.pages.erase import build_erase
 from ui.pages.export import build_export
 from ui.pages.frame import PAGES, Context, Shell
@@ -24,6 +25,7 @@ BUILDERS = {
     "quality": build_quality,
     "export": build_export,
     "generate": build_generate,
+    "concept": build_concept,
     "erase": build_erase,
     "results": build_results,
     "judge_again": build_judge_again,

@@ -34,6 +34,7 @@ PAGES = (
     ("quality", "Quality", REVIEWER),
     ("export", "Export", RESEARCHER),
     ("generate", "Generate", RESEARCHER),
+    ("concept", "Concept", RESEARCHER),
     ("erase", "Erase", RESEARCHER),
     ("results", "Results", RESEARCHER),
     ("judge_again", "Judge again", RESEARCHER),

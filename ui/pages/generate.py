@@ -28,13 +28,12 @@ from ui.pages.frame import (
     project_choices,
 )
 from ui.pages.job_fields import Fields, check_model
-from ui.pages.jobs_frame import JobForm, JobWatch
+from ui.pages.jobs_frame import JobForm, JobWatch, build_uncovers
 
 MAX_PICTURES_OF_A_JOB = 100_000
 N_SHOWN = 60
 N_READY = 24
 NO_SET = "none"
-SLD_PLACES = ("sld_level", "sld_warmup_steps", "sld_guidance_scale", "sld_threshold")
 # Name of a ready set -> (what it is drawn from, the group it asks for)
 READY_SETS = {
     **{f"embedded model: {group}s": (concept_prompts, group) for group in GROUPS},
@@ -59,17 +58,12 @@ def build_generate(shell: Shell) -> None:
         start = gr.Button("Generate", variant="primary", elem_classes="narrow")
         form.build_notice()
         watch = JobWatch(shell, ("generate",), project)
-        uncovers = gr.Checkbox(label="Uncover the pictures", visible=False, min_width=180, elem_classes="uncovers")
+        uncovers = build_uncovers()
         board = build_html("", "board-place")
         watch.follow(show_made, [uncovers, board])
         form.connect(start, watch, read_generate)
         watch.connect()
-        uncovers.change(None, uncovers, None, js=UNCOVER, queue=False, api_visibility="private")
     on_load(shell, open_generate, RESEARCHER, [project])
-
-
-# The switch works in the browser alone, so that the pictures stay as they were when new ones arrive.
-UNCOVER = "(uncovers) => { document.getElementById('main').classList.toggle('uncovered', uncovers); }"
 
 
 def _build_prompts(shell: Shell, form: JobForm) -> None:

@@ -54,6 +54,9 @@ KEEP_IN_ADDRESS = """(job, project) => {
   if (address.href !== location.href) history.replaceState(history.state, "", address.href);
 }"""
 
+# The switch works in the browser alone, so that pictures which arrive later are as the ones before.
+UNCOVER = "(uncovers) => { document.getElementById('main').classList.toggle('uncovered', uncovers); }"
+
 ReadForm = Callable[[Visit, Fields], None]
 Follower = Callable[[Visit, Job | None], Any]
 
@@ -248,6 +251,13 @@ def find_job(visit: Visit, job_id: str) -> Job | None:
         return visit.queue.get_job(job_id)
     except NotFoundError:
         return None
+
+
+def build_uncovers() -> gr.Checkbox:
+    """The switch that uncovers the pictures of a sensitive project, on this page until it is left; hidden at first."""
+    switch = gr.Checkbox(label="Uncover the pictures", visible=False, min_width=180, elem_classes="uncovers")
+    switch.change(None, switch, None, js=UNCOVER, queue=False, api_visibility="private")
+    return switch
 
 
 # --- how a job looks ---------------------------------------------------------------------------------------------
