@@ -24,12 +24,15 @@ def rate(share: float, n: int = 200) -> dict[str, float]:
     return {"rate": share, "low": max(0.0, share - 0.05), "high": min(1.0, share + 0.05), "n": n}
 
 
-def add_erasure(store: Store, project: str = "weapons", method: str = "sdd", **metrics: Any) -> str:
-    """A finished erasure; returns its id."""
+def add_erasure(store: Store, project: str = "weapons", method: str = "sdd", snapshot: str | None = None) -> str:
+    """A finished erasure and its losses; returns its id."""
     config = {"method": method, "targets": "both", "model": "mini", "num_train_steps": 40}
-    run = store.start_run("erase", {"project": project, "config": config, "at": uuid.uuid4().hex})
+    run = store.start_run("erase", {"project": project, "config": config, "at": uuid.uuid4().hex}, snapshot)
+    folder = store.artifact_dir(run.id) / "model"
+    folder.mkdir()
+    (folder / "losses.json").write_text(json.dumps({"erase": [1.0, 0.5], "retain": [0.1, 0.1]}), encoding="utf-8")
     costs = {"steps": 40, "erase_seconds": 75.0, "erase_peak_memory_mib": 1234.4}
-    store.finish_run(run.id, "done", costs | metrics, 80.0, 1500.0)
+    store.finish_run(run.id, "done", costs, 80.0, 1500.0)
     return run.id
 
 
