@@ -86,6 +86,7 @@ PAGES: dict[str, str] = {
     "erase": "researcher",
     "results": "researcher",
     "judge_again": "researcher",
+    "library": "researcher",
     "jobs": "researcher",
     "people": "owner",
 }

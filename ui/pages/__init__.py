@@ -13,6 +13,7 @@ from ui.pages.gallery import build_gallery
 from ui.pages.generate import build_generate
 from ui.pages.jobs import build_jobs
 from ui.pages.judge_again import build_judge_again
+from ui.pages.library import build_library
 from ui.pages.people import build_people
 from ui.pages.projects import build_projects
 from ui.pages.quality import build_quality
@@ -29,6 +30,7 @@ BUILDERS = {
     "erase": build_erase,
     "results": build_results,
     "judge_again": build_judge_again,
+    "library": build_library,
     "jobs": build_jobs,
     "people": build_people,
     "account": build_account,

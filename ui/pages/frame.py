@@ -38,6 +38,7 @@ PAGES = (
     ("erase", "Erase", RESEARCHER),
     ("results", "Results", RESEARCHER),
     ("judge_again", "Judge again", RESEARCHER),
+    ("library", "Library", RESEARCHER),
     ("jobs", "Jobs", RESEARCHER),
     ("people", "People", OWNER),
     ("account", "Account", ANNOTATOR),
