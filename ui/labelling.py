@@ -110,7 +110,10 @@ def set_opt_outs(store: Store, user: User, name: str, categories: Sequence[str])
 
 
 def claim(store: Store, user: User, name: str, n: int, have: Sequence[int]) -> Json:
-    """Assignments to prefetch; none without consent, during a break or above the daily cap, and why."""
+    """Assignments to prefetch; none without consent, during a break or above the daily cap, and why.
+
+    ``held`` is all that is leased to the user now: what waits on the page and is not among it, somebody else may have.
+    """
     project, care = store.get_project(name), store.get_care(name)
     exposure = store.get_exposure(user.id)
     reason = ""
@@ -124,8 +127,10 @@ def claim(store: Store, user: User, name: str, n: int, have: Sequence[int]) -> J
     items = [item for lease in leases if (item := show_assignment(store, lease, project, care)) is not None]
     if not reason and len(items) < n:
         reason = "finished"
+    held = [lease.id for lease in store.list_leases(name, user.name)]
     progress = _progress(store.get_progress(project.id, user.id))
-    return {"items": items, "reason": reason, "progress": progress, "exposure": _exposure(exposure, care)}
+    exposed = {"progress": progress, "exposure": _exposure(exposure, care)}
+    return {"items": items, "held": held, "reason": reason, **exposed}
 
 
 def show_assignment(store: Store, lease: Assignment, project: Project, care: ProjectCare) -> Json | None:

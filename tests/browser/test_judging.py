@@ -115,7 +115,7 @@ def test_skip_asks_for_a_reason(visit: Visit) -> None:
     page = person.page
     person.press("s")
     page.wait_for_selector("#skip-dialog[open]")
-    person.press("Escape", "s", "2")
+    person.press("Escape", "s", "2")  # at once: the browser has not yet said that the dialog was closed
     page.wait_for_selector("#skip-dialog:not([open])", state="attached")
     person.press("s")
     page.fill("#skip-text", "seen it jfjf")

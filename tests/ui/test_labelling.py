@@ -51,6 +51,17 @@ def test_claim_again_sends_what_a_reload_lost_and_keeps_what_it_has(app: Applica
     assert again[0]["expiresAt"] == first[0]["expiresAt"] + 100_000
 
 
+def test_claim_says_which_leases_still_stand(app: Application, annotator: TestClient) -> None:
+    """Leases that ended while the computer slept, and that somebody else has now, are not among those held."""
+    mine = [item["id"] for item in claim(annotator, 12)]
+    clock_of(app).seconds += 10_000
+    others, third = client_of(app, "reviewer"), client_of(app, "owner")
+    assert (len(claim(others, 12)), len(claim(third, 12))) == (12, 12)
+    body = annotator.post("/api/v1/projects/weapons/claim", json={"n": 2, "have": mine}).json()
+    assert not set(mine) & set(body["held"])
+    assert set(body["held"]) == {item["id"] for item in body["items"]}
+
+
 def test_claim_ends_when_everything_is_handed_out(annotator: TestClient) -> None:
     assert len(claim(annotator, 12)) == 12
     response = annotator.post("/api/v1/projects/weapons/claim", json={"n": 1, "have": []}).json()

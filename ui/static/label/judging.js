@@ -177,7 +177,7 @@ export class Judging {
   /** Show an item again; `supersedes` and `before`: the answer that stands until a new one replaces it. */
   async #reopen(entry, supersedes, before, words) {
     if (this.current && !this.current.supersedes) this.queue.putBack(this.current);
-    const slot = { assignment: entry.assignment, pictures: entry.pictures ?? [], supersedes, before, previous: entry.answer };
+    const slot = { assignment: entry.assignment, pictures: entry.pictures ?? [], supersedes, before, previous: entry.answer, isReopened: true };
     this.view.announce(words);
     this.queue.current = slot;
     if (slot.pictures.length === 0) {

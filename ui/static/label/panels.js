@@ -55,10 +55,11 @@ export function showGuideline({ version, html }) {
   byId("guideline").replaceChildren(...cleanGuideline(html));
 }
 
-/** The last ten judgments, newest first; `edit(entry)` opens one again. */
+/** The last ten judgments, newest first; `edit(entry)` opens one again. Rows that are there already stay as they are. */
 export function showLatest(entries, edit) {
   byId("latest-empty").hidden = entries.length > 0;
-  byId("latest").replaceChildren(...entries.map((entry) => latestRow(entry, edit)));
+  const rows = new Map([...byId("latest").children].map((row) => [row.dataset.of, row]));
+  byId("latest").replaceChildren(...entries.map((entry) => rows.get(entry.uuid) ?? latestRow(entry, edit)));
 }
 
 function latestRow(entry, edit) {
@@ -72,7 +73,7 @@ function latestRow(entry, edit) {
     make("span", { class: "latest-edit", "aria-hidden": "true" }, "Change"),
   );
   button.addEventListener("click", () => edit(entry));
-  return make("li", {}, button);
+  return make("li", { "data-of": entry.uuid }, button);
 }
 
 const ACTION_WORDS = {
@@ -145,59 +146,67 @@ function waitForKey(button, action, bindings, onRebind) {
 
 export const SKIP_REASONS = ["I can't tell", "The guideline doesn't say", "Too upsetting", "I know this picture", "Something technical"];
 
-/** Ask why an item is skipped; resolves to the reason, or null. */
-export function askReason() {
-  const dialog = byId("skip-dialog");
+const unanswered = new WeakMap(); // dialog -> ends the question it stands for
+
+/**
+ * Open a dialog; resolves to its return value. Browsers announce that a dialog was closed a little later: by then somebody quick
+ * may have opened it again, so the question before ends here, and an announcement that comes while it is open is an old one.
+ */
+function ask(dialog) {
+  unanswered.get(dialog)?.("");
   return new Promise((resolve) => {
-    const choose = (reason) => {
-      dialog.returnValue = reason;
-      dialog.close(reason);
+    const listen = () => dialog.open || end(dialog.returnValue);
+    const end = (value) => {
+      dialog.removeEventListener("close", listen);
+      unanswered.delete(dialog);
+      resolve(value);
     };
-    const buttons = SKIP_REASONS.map((reason, index) => {
-      const button = make("button", { type: "button", class: "choice" }, make("span", {}, reason), make("kbd", { "aria-hidden": "true" }, String(index + 1)));
-      button.addEventListener("click", () => choose(reason));
-      return button;
-    });
-    byId("skip-reasons").replaceChildren(...buttons);
-    byId("skip-text").value = "";
-    const listen = (event) => {
-      if (event.target.id === "skip-text" || event.ctrlKey || event.altKey || event.metaKey) return;
-      const reason = SKIP_REASONS[Number(event.key) - 1];
-      if (reason) {
-        event.preventDefault();
-        choose(reason);
-      }
-    };
-    const submit = (event) => {
-      event.preventDefault();
-      choose(byId("skip-text").value.trim() || "No reason given");
-    };
-    dialog.addEventListener("keydown", listen);
-    byId("skip-form").addEventListener("submit", submit);
+    unanswered.set(dialog, end);
+    dialog.addEventListener("close", listen);
     dialog.returnValue = "";
-    dialog.addEventListener(
-      "close",
-      () => {
-        dialog.removeEventListener("keydown", listen);
-        byId("skip-form").removeEventListener("submit", submit);
-        resolve(dialog.returnValue || null);
-      },
-      { once: true },
-    );
     dialog.showModal();
-    buttons[0].focus();
   });
 }
 
-/** Open a dialog whose buttons answer by id; resolves to the id pressed, or "". */
-export function askDialog(dialogId, buttonIds) {
-  const dialog = byId(dialogId);
-  return new Promise((resolve) => {
-    dialog.returnValue = "";
-    for (const id of buttonIds) byId(id).onclick = () => dialog.close(id);
-    dialog.addEventListener("close", () => resolve(buttonIds.includes(dialog.returnValue) ? dialog.returnValue : ""), { once: true });
-    dialog.showModal();
+/** Ask why an item is skipped; resolves to the reason, or null. */
+export async function askReason() {
+  const dialog = byId("skip-dialog");
+  const listening = new AbortController();
+  const buttons = SKIP_REASONS.map((reason, index) => {
+    const button = make("button", { type: "button", class: "choice" }, make("span", {}, reason), make("kbd", { "aria-hidden": "true" }, String(index + 1)));
+    button.addEventListener("click", () => dialog.close(reason));
+    return button;
   });
+  byId("skip-reasons").replaceChildren(...buttons);
+  byId("skip-text").value = "";
+  const press = (event) => {
+    if (event.target.id === "skip-text" || event.ctrlKey || event.altKey || event.metaKey) return;
+    const reason = SKIP_REASONS[Number(event.key) - 1];
+    if (!reason) return;
+    event.preventDefault();
+    dialog.close(reason);
+  };
+  const submit = (event) => {
+    event.preventDefault();
+    dialog.close(byId("skip-text").value.trim() || "No reason given");
+  };
+  dialog.addEventListener("keydown", press, { signal: listening.signal });
+  byId("skip-form").addEventListener("submit", submit, { signal: listening.signal });
+  const answer = ask(dialog);
+  buttons[0].focus();
+  try {
+    return (await answer) || null;
+  } finally {
+    listening.abort();
+  }
+}
+
+/** Open a dialog whose buttons answer by id; resolves to the id pressed, or "". */
+export async function askDialog(dialogId, buttonIds) {
+  const dialog = byId(dialogId);
+  for (const id of buttonIds) byId(id).onclick = () => dialog.close(id);
+  const pressed = await ask(dialog);
+  return buttonIds.includes(pressed) ? pressed : "";
 }
 
 /** Choose the kinds of content one does not want; resolves to them, or null. */

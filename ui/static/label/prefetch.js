@@ -105,7 +105,7 @@ export class Prefetch {
     if (!Array.isArray(held)) return;
     const kept = new Set(held);
     const known = new Set(asked);
-    this.slots = this.slots.filter((slot) => slot.supersedes || !known.has(slot.assignment.id) || kept.has(slot.assignment.id));
+    this.slots = this.slots.filter((slot) => slot.isReopened || !known.has(slot.assignment.id) || kept.has(slot.assignment.id));
   }
 
   #enqueue(assignment) {

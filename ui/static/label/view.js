@@ -22,6 +22,7 @@ export function afterPaint(act) {
 }
 
 const UNSENT_DELAY_MS = 800;
+const FLASH_MS = 200;
 const PLACES = { flag: [""], score: [""], pair: ["Left", "Right"] };
 
 export class View {
@@ -214,12 +215,17 @@ export class View {
     }, isPassing ? UNSENT_DELAY_MS : 0);
   }
 
-  /** Show on the button which answer was given. */
+  /**
+   * Show on the button which answer was given: a ring for a moment. It neither fades (every step of that would be a frame
+   * drawn while the next key may come) nor changes the ground under the words, which may be part of the next answer already.
+   */
   flash(answer) {
     const button = byId("answers").querySelector(`[data-answer="${buttonOf(answer)}"]`);
-    if (!button || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    // A ring, not another background: the button may be part of the next answer already, in other colours.
-    button.animate([{ boxShadow: "0 0 0 4px var(--accent)" }, {}], 250);
+    this.flashed?.removeAttribute("data-flashed");
+    clearTimeout(this.flashTimer);
+    this.flashed = button;
+    button?.setAttribute("data-flashed", "");
+    this.flashTimer = setTimeout(() => button?.removeAttribute("data-flashed"), FLASH_MS);
   }
 
   showFeedback({ isRight, title, text }, onNext) {
