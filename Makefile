@@ -28,8 +28,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/hfi demo --out demo
 
+# One worker a core; the tests of a file stay together, since they share what is costly to set up.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ os.environ.update(
     COLUMNS="120",
     HFI_ALLOW_EPHEMERAL="1",  # the folders of tests may be in memory
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.pop("HFI_DEBUG", None)
 os.environ.pop("HFI_STORE", None)
