@@ -19,13 +19,8 @@ from hfi.errors import ConflictError, InvalidInputError, NotFoundError, QueueErr
 from hfi.jobs.queue import JobQueue
 from hfi.jobs.queue_database import queue_url_of
 from storage import Store
+from tests.jobs.many_jobs import multiply_job
 from tests.jobs.slow_job import SlowRequest
-
-COPY_JOBS = """
-WITH RECURSIVE number(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM number WHERE n < 1000)
-INSERT INTO workflow_status ({columns})
-SELECT {values} FROM workflow_status, number WHERE workflow_uuid = :job_id
-"""
 
 
 def test_same_request_of_two_people_is_one_job(queue: JobQueue) -> None:
@@ -91,12 +86,7 @@ def test_rows_are_json_and_a_pickle_is_never_loaded(queue: JobQueue, tmp_path: P
 
 
 def test_a_thousand_jobs_are_listed_at_once(queue: JobQueue) -> None:
-    job = queue.submit(SlowRequest(name="a")).job
-    with closing(sqlite3.connect(queue.store.path / "queue.db")) as connection, connection:
-        names = [row[1] for row in connection.execute("PRAGMA table_info(workflow_status)")]
-        changed = {"workflow_uuid": "'slow-' || n", "creator_xid": "'x' || n", "deduplication_id": "NULL"}
-        values = ", ".join(changed.get(name, name) for name in names)
-        connection.execute(COPY_JOBS.format(columns=", ".join(names), values=values), {"job_id": job.id})
+    multiply_job(queue, queue.submit(SlowRequest(name="a")).job.id, 1000)
     before = time.process_time()
     found = queue.list_jobs()
     seconds = time.process_time() - before
