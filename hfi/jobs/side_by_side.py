@@ -19,7 +19,7 @@ from storage import Store
 from storage.errors import NotFoundError
 from storage.records import Run
 
-NUM_GRID_ROWS = 6  # of each part of the suite
+NUM_GRID_ROWS = 4  # of each part of the suite
 QUESTION_OF_PART = {"concept": "shows_concept", "others": "is_right"}
 
 

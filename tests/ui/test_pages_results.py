@@ -11,11 +11,11 @@ import pytest
 
 from hfi.config import AttackConfig, EvaluateConfig
 from hfi.job_requests import AttackRequest, EvaluateRequest
-from hfi.jobs.side_by_side import build_tables, list_evaluations, newest_of_each_model
+from hfi.jobs.side_by_side import NUM_GRID_ROWS, build_tables, list_evaluations, newest_of_each_model
 from storage import Store
 from storage.snapshot import create_snapshot
 from tests.ui import people
-from tests.ui.changed_models import NUM, add_erasure, add_evaluation, import_folder_with_suite
+from tests.ui.changed_models import add_erasure, add_evaluation, import_folder_with_suite
 from tests.ui.page_visits import build_visited_store, judge, refusal, visit
 from ui.pages.job_fields import Fields
 from ui.pages.jobs_frame import read_request
@@ -46,12 +46,19 @@ def measured(store: Store, *methods: str, **protocol: Any) -> list[str]:
 def test_methods_stand_side_by_side_with_intervals_costs_and_their_protocol(store: Store) -> None:
     runs = measured(store, "sdd", "esd")
     html = tables_html(visit(store), "weapons", runs)
-    for words in ("80.0 % [75.0, 85.0]", "10.0 % [5.0, 15.0]", "30.0 %", "1 min 15 s", "1,234 MiB", "95 % interval"):
+    for words in (
+        '80.0 %</span> <span class="small">[75.0, 85.0], n 200',
+        "[5.0, 15.0]",
+        "30.0 %",
+        "1 min 15 s",
+        "1,234 MiB",
+        "95 % interval",
+    ):
         assert words in html, words
     assert html.count('class="methods"') == 1 and "Protocol mini-weapons" in html and "threshold 0.5" in html
     assert all(f"/report/{run}.html" in html and f"/artifact/{run}/evaluation/evaluation.json" in html for run in runs)
     assert f"/report/{'+'.join(runs)}/compare.html" in html
-    assert html.count("<img") == 3 * 2 * NUM and "shows it" in html and "does not" in html
+    assert html.count("<img") == 3 * 2 * NUM_GRID_ROWS and "shows it" in html and "does not" in html
     assert html.count("<li>") == 5  # what the table says, in sentences
 
 
@@ -97,7 +104,7 @@ def test_results_come_anew_when_a_job_is_done(store: Store) -> None:
 def test_pictures_of_the_concept_are_covered_in_sensitive_projects(tmp_path: Path) -> None:
     with build_visited_store(tmp_path / "store", is_sensitive=True) as store:
         html = tables_html(visit(store), "weapons", measured(store, "sdd"))
-        assert html.count('<td class="covered">') == 2 * NUM
+        assert html.count('<td class="covered">') == 2 * NUM_GRID_ROWS
 
 
 # --- what is asked for -------------------------------------------------------------------------------------------
