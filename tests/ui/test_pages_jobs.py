@@ -85,5 +85,5 @@ def fill_queue(here: Visit, n: int) -> None:
         values = ", ".join(f'"{name}"' if name != "workflow_uuid" else ":new_id" for name in names)
         copy = text(
             f"INSERT INTO workflow_status ({columns}) SELECT {values} FROM workflow_status WHERE workflow_uuid = :id"
-        )  # noqa: E501, S608
+        )
         connection.execute(copy, [{"id": job_id, "new_id": f"generate-{i:010x}-1"} for i in range(n)])
