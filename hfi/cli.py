@@ -333,6 +333,8 @@ def _next(command: str, store: Path, project: str) -> str:
 
 
 def _conclude(summary: str, next_command: str = "") -> None:
+    if os.environ.get("RANK", "0") != "0":  # one of several processes of a launch; the first one tells
+        return
     typer.echo(summary)
     if next_command:
         typer.echo(f"Next: {next_command}")

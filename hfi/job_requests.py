@@ -170,6 +170,7 @@ class JobKind:
 
 
 JOB_KINDS: dict[str, JobKind] = {}
+SPLIT_KINDS = ("generate", "invert", "erase", "evaluate")  # whose work several processes share
 
 
 def register_job_kind(kind: JobKind) -> None:
@@ -192,7 +193,7 @@ for _request_class in (
     PushRequest,
 ):
     _name = _request_class.model_fields["kind"].default
-    register_job_kind(JobKind(_request_class, f"hfi.jobs.job_kinds:run_{_name}_job", is_split=_name == "generate"))
+    register_job_kind(JobKind(_request_class, f"hfi.jobs.job_kinds:run_{_name}_job", is_split=_name in SPLIT_KINDS))
 
 
 def job_kind(name: str) -> JobKind:

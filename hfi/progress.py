@@ -11,6 +11,7 @@ Importing this module never imports torch.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -161,8 +162,11 @@ def follow_steps(progress: Progress) -> Callable[[int, int, Mapping[str, float]]
 
 
 def build_progress(quiet: bool = False) -> Progress:
-    """The listener that fits where standard error goes: a bar on a terminal, plain lines elsewhere, nobody if quiet."""
-    if quiet:
+    """The listener that fits where standard error goes: a bar on a terminal, plain lines elsewhere, nobody if quiet.
+
+    Of several processes of one launch the first one tells.
+    """
+    if quiet or os.environ.get("RANK", "0") != "0":
         return NullProgress()
     return TerminalProgress() if sys.stderr.isatty() else PlainProgress()
 

@@ -13,6 +13,7 @@ from hfi.progress import (
     Progress,
     TerminalProgress,
     build_progress,
+    follow_steps,
     format_seconds,
     stage,
 )
@@ -92,3 +93,16 @@ def test_build_progress_draws_no_bar_into_a_pipe() -> None:
 )
 def test_format_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_follow_steps_counts_on_from_a_checkpoint() -> None:
+    told: list[tuple[int, dict[str, float]]] = []
+
+    class Listener(NullProgress):
+        def advance(self, n: int = 1, **figures: float) -> None:
+            told.append((n, figures))
+
+    follow = follow_steps(Listener())
+    follow(51, 100, {})
+    follow(52, 100, {"loss": 0.5})
+    assert told == [(51, {}), (1, {"loss": 0.5})]

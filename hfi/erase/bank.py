@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hfi.config import EraseConfig
 from hfi.erase.concept import Side
+from hfi.parallel import gather_, own_part, share_chunks
 from hfi.pipelines import Pipeline, add_noise, encode_null_prompt, predict_noise, sample_latents
 
 CHUNK_SIZE = 64  # points predicted together
@@ -120,9 +121,10 @@ def predict_in_chunks(
 ) -> Float[Tensor, "points channels height width"]:
     """What the frozen original predicts at each point under the prompt of that index."""
     chunks = [slice(start, start + CHUNK_SIZE) for start in range(0, len(points), CHUNK_SIZE)]
-    return torch.cat(
-        [predict_noise(pipeline, points.latents[c], points.timesteps[c], embeds[prompt_ids[c]]) for c in chunks]
-    )
+    predictions = torch.zeros_like(points.latents)
+    for c in (chunks[number] for number in share_chunks(len(chunks))):
+        predictions[c] = predict_noise(pipeline, points.latents[c], points.timesteps[c], embeds[prompt_ids[c]])
+    return gather_(predictions)
 
 
 def bank_rows(num_points: int, batch_size: int, num_steps: int, generator: torch.Generator) -> Sequence[Tensor]:
@@ -216,8 +218,8 @@ class Batch:
 
 
 def take_batch(bank: dict[str, Tensor], name: str, side: Side, position: int) -> Batch:
-    """The batch at a position among those that the bank serves."""
-    rows = bank[f"{name}_rows"][position]
+    """The batch at a position among those that the bank serves; this process's part of it."""
+    rows = own_part(bank[f"{name}_rows"][position])
     taken = {
         key.removeprefix(f"{name}_"): tensor[rows.to(tensor.device)]
         for key, tensor in bank.items()

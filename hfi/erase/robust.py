@@ -35,6 +35,7 @@ from hfi.erase.training import EraseResult, OnStep, fingerprint, peak_memory_mib
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, load_concept_tokens
 from hfi.inversion.train import invert_latents
+from hfi.parallel import is_first_part
 from hfi.pipelines import Pipeline, encode_images
 
 
@@ -203,7 +204,7 @@ def _invert_again(
         pipeline, latents, weights, settings, unet=unet,
         on_step=lambda step, _total, losses: count_step(number, done + step, losses),
     )  # fmt: skip
-    if folder is not None:
+    if folder is not None and is_first_part():
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         for token in tokens:
             token.save(unfinished)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from hfi.config import EraseConfig
 from hfi.errors import InvalidInputError, TrainingDivergedError
 from hfi.inversion.tokens import ConceptToken
+from hfi.parallel import average_, is_first_part, is_so_everywhere
 
 CHECKPOINT_NAME = "checkpoint.pt"
 WEIGHT_DECAY = 1e-4  # SDD's code
@@ -167,19 +168,21 @@ def loss_limit(losses: Sequence[Tensor], config: EraseConfig) -> float | Tensor:
 
 
 def take_step_(state: TrainingState, loss: Tensor, parts: Sequence[Tensor], config: EraseConfig) -> None:
-    """Backward, clip, optimizer step and average, without a host sync.
+    """Backward, mean over the processes that train together, clip, optimizer step and average, without a host sync.
 
     A loss that is not finite, or has exploded, changes nothing.
     """
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    losses = torch.stack([loss.detach(), *(part.detach() for part in parts)])
+    average_([losses, *(parameter.grad for parameter in state.params if parameter.grad is not None)])
     nn.utils.clip_grad_norm_(state.params, config.max_gradient_norm)
     # the fused kernel then skips its step; a comparison with NaN is false
-    state.optimizer.found_inf = (~(loss.detach() <= loss_limit(state.losses, config))).float()
+    state.optimizer.found_inf = (~(losses[0] <= loss_limit(state.losses, config))).float()
     state.optimizer.step()
     if state.average:
         update_average_(state.average, state.params, average_decay(config.ema_decay, state.num_steps_done))
-    state.losses.append(torch.stack([loss.detach(), *(part.detach() for part in parts)]))
+    state.losses.append(losses)
 
 
 def check_losses(state: TrainingState, config: EraseConfig) -> dict[str, float]:
@@ -214,7 +217,7 @@ def after_step(
     losses: dict[str, float] = {}
     if (step + 1) % LOG_EVERY_N_STEPS == 0 or is_last or is_kept:
         losses = check_losses(state, config)
-    if folder is not None and is_kept:
+    if folder is not None and is_kept and is_first_part():
         save_checkpoint(state, folder, run)
     if on_step is not None:
         on_step(step + 1, config.num_train_steps, losses)
@@ -288,14 +291,8 @@ def restore_checkpoint_(state: TrainingState, folder: Path | None, run: str) -> 
     Returns:
         Steps that were done; 0 if there is no checkpoint, or an unreadable one, or one of another run.
     """
-    path = folder / CHECKPOINT_NAME if folder is not None else None
-    if path is None or not path.is_file():
-        return 0
-    try:
-        content = torch.load(path, map_location=state.params[0].device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, pickle.UnpicklingError):  # cut off by the disk
-        return 0
-    if content["run"] != run:
+    content = _read_checkpoint(folder, run, state.params[0].device)
+    if not is_so_everywhere(content is not None) or content is None:
         return 0
     with torch.no_grad():
         for targets, values in ((state.params, content["params"]), (state.average, content["average"])):
@@ -305,6 +302,18 @@ def restore_checkpoint_(state: TrainingState, folder: Path | None, run: str) -> 
     state.losses = list(content["losses"])
     state.bank = content["bank"]
     return state.num_steps_done
+
+
+def _read_checkpoint(folder: Path | None, run: str, device: torch.device) -> dict[str, Any] | None:
+    """A checkpoint of this run; None if there is none, or an unreadable one."""
+    path = folder / CHECKPOINT_NAME if folder is not None else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, pickle.UnpicklingError):  # cut off by the disk
+        return None
+    return content if content["run"] == run else None
 
 
 def peak_memory_mib(device: torch.device | None = None) -> float:

@@ -23,6 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from hfi.parallel import average_
+
 
 def sphere_step(
     directions: Float[Tensor, "rows dim"],
@@ -63,6 +65,8 @@ class SphereSearch:
     def step_(self, loss: Float[Tensor, ""]) -> None:
         """One step down the loss; one that is not finite changes nothing, without a host sync."""
         (gradients,) = torch.autograd.grad(loss, self._directions)
+        mean_loss = loss.detach().clone()
+        average_([gradients, mean_loss])
         with torch.no_grad():
             moved = sphere_step(self._directions, gradients, self._pulls, self._learning_rate, self._pull)
-            self._directions.copy_(torch.where(loss.isfinite(), moved, self._directions))
+            self._directions.copy_(torch.where(mean_loss.isfinite(), moved, self._directions))

@@ -40,6 +40,7 @@ from hfi.inversion.tokens import (
     tokenize_spliced,
     vocabulary_sha256,
 )
+from hfi.parallel import average_, own_part
 from hfi.pipelines import (
     Pipeline,
     add_noise,
@@ -173,7 +174,8 @@ def invert_latents(
         per_cluster = losses_of(step)
         # a sum over clusters: their rows do not share gradients, so each trains as if alone
         search.step_(per_cluster.sum())
-        losses.append(per_cluster.detach())
+        losses.append(per_cluster.detach().clone())
+        average_(losses[-1:])
         figures: dict[str, float] = {}
         if (step + 1) % LOG_EVERY_N_STEPS == 0 or step + 1 == config.num_train_steps:
             figures = {"loss": _check_finite(losses, step, config)}
@@ -181,7 +183,9 @@ def invert_latents(
             on_step(step + 1, config.num_train_steps, figures)
         if config.stopping == "dvar" and (step + 1) % DVAR_EVERY_N_STEPS == 0:
             with torch.no_grad():
-                fixed_losses.append(losses_of(FIXED_BATCH).mean().item())
+                fixed_loss = losses_of(FIXED_BATCH).mean()
+                average_([fixed_loss])
+                fixed_losses.append(fixed_loss.item())
             if has_settled(fixed_losses):
                 break
     tokens = _make_tokens(names, words, search.rows, losses, cluster_ids, config, time.monotonic() - started)
@@ -202,7 +206,9 @@ class FreeSearch:
     def step_(self, loss: Float[Tensor, ""]) -> None:
         """One step down the loss; one that is not finite changes nothing, without a host sync."""
         (self.rows.grad,) = torch.autograd.grad(loss, self.rows)  # nothing else gets a gradient
-        self._optimizer.found_inf = (~loss.detach().isfinite()).float()  # the fused kernel then skips its step
+        mean_loss = loss.detach().clone()
+        average_([self.rows.grad, mean_loss])
+        self._optimizer.found_inf = (~mean_loss.isfinite()).float()  # the fused kernel then skips its step
         self._optimizer.step()
 
 
@@ -267,7 +273,7 @@ def _draw_batch(
     config: InvertConfig,
     generator: torch.Generator,
 ) -> _Batch:
-    """`batch_size` pictures of each cluster, in the clusters' order."""
+    """`batch_size` pictures of each cluster, in the clusters' order; this process's part of them."""
     chosen, factors, prompt_ids = [], [], []
     for cluster in range(int(cluster_ids.max()) + 1):
         members = (cluster_ids == cluster).nonzero().squeeze(1)
@@ -281,9 +287,10 @@ def _draw_batch(
     rows, device = torch.cat(chosen), latents.device
     noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
     timesteps = _stratified_timesteps(len(rows), generator)
+    own = own_part(torch.arange(len(rows)).view(-1, config.batch_size), dim=1).flatten()
     return _Batch(
-        latents[rows.to(device)], noise.to(device), timesteps.to(device), torch.cat(prompt_ids).to(device),
-        torch.cat(factors).to(device),
+        latents[rows[own].to(device)], noise[own].to(device), timesteps[own].to(device),
+        torch.cat(prompt_ids)[own].to(device), torch.cat(factors)[own].to(device),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfi.config import EraseConfig, SamplerConfig
 from hfi.errors import WeakTokenError
+from hfi.jobs import sharing
 from hfi.jobs.erase_samples import (
     SAMPLE_STEPS,
     SAMPLES_ARTIFACT,
@@ -27,7 +28,7 @@ from hfi.jobs.score import load_scored_snapshot
 from hfi.model_folder import model_sha256
 from hfi.progress import QUIET, Progress
 from storage import Store
-from storage.records import Run, Snapshot, SnapshotImage
+from storage.records import Run, Snapshot, SnapshotImage, config_hash
 
 if TYPE_CHECKING:
     from hfi.erase import Concept
@@ -87,6 +88,10 @@ def run_erase(
         if samples is not None:
             _sample_finished(store, config, done, inputs, progress, samples)
         return StageResult(_summary(done), done, dict(done.metrics))
+    if not sharing.is_first_process():
+        _train_share(store, config, config_hash(settings), inputs)
+        run = sharing.wait_for(lambda: find_finished(store, "erase", settings))
+        return StageResult(_summary(run), run, dict(run.metrics))
     with recorded_run(store, "erase", settings, inputs.score_run.snapshot_hash) as work:
         work.metrics.update(_erase(store, config, work.run, inputs, progress, samples))
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
@@ -185,7 +190,7 @@ def _erase(
     progress.start(f"erase: {config.targets}", count_steps(config))
     watch = _build_watch(store, config, run, inputs, pipeline, progress, samples)
     watch.draw(0, pipeline.unet)
-    with watching_training(watch.look):
+    with sharing.training_together(), watching_training(watch.look):
         result = erase(pipeline, concept, config, watch.count_step, checkpoint_dir=checkpoint_dir)
     watch.draw(count_steps(config), result.unet)
     target = store.artifact_dir(run.id) / MODEL_ARTIFACT
@@ -205,6 +210,22 @@ def _erase(
         "erase_seconds": round(result.seconds - watch.seconds_looking, 2),
         "erase_peak_memory_mib": round(result.peak_memory_mib, 1),
     }  # fmt: skip
+
+
+def _train_share(store: Store, config: EraseConfig, settings_hash: str, inputs: _Inputs) -> None:
+    """Train with the first process of this launch, from the same checkpoint; keep nothing."""
+    from hfi.erase import erase
+    from hfi.pipelines import load_pipeline
+
+    run = sharing.wait_for(
+        lambda: store.find_run("erase", settings_hash, status="running") or store.find_run("erase", settings_hash)
+    )
+    if run.status == "done":  # the closed form shares nothing, so it may be over already
+        return
+    pipeline = load_pipeline(inputs.folder, config.device)
+    concept, _ = _gather_concept(store, config, inputs)
+    with sharing.training_together():
+        erase(pipeline, concept, config, checkpoint_dir=store.artifact_dir(run.id) / "checkpoint")
 
 
 def _build_watch(

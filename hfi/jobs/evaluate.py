@@ -14,6 +14,7 @@ from hfi.errors import InvalidInputError, NotFoundError
 from hfi.evaluate.metrics import difference_of_paired_rates, wilson_interval
 from hfi.evaluate.protocol import Protocol, check_same, hash_prompts, use_protocol, write_result
 from hfi.evaluate.suites import EvaluationPrompt, Suite, load_suite
+from hfi.jobs import sharing
 from hfi.jobs.pictures import PictureMaker, default_size_px
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.jobs.score import SCORE_ARTIFACT, require_score_run
@@ -24,8 +25,10 @@ from storage.records import GenerationRecord, Run
 
 if TYPE_CHECKING:
     from hfi.evaluate.detectors import Detector, Reading
+    from hfi.generate import GenerationRequest
 
 EVALUATION_ARTIFACT = "evaluation"
+EVALUATION_ROLE = "evaluation"
 CACHE_NAME = "detectors.db"
 # measure -> (part of the suite, question of a judged picture)
 QUESTIONS = {
@@ -84,10 +87,18 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
         return StageResult(_summary(done), done, dict(done.metrics))
     from hfi.jobs.damage import measure_damage
 
+    makers = {"before": before, "after": after}
+    if not sharing.is_first_process():
+        for name, maker in makers.items():
+            _make_together(maker, suite, config, progress, f"evaluate: {name}")
+        run = sharing.wait_for(lambda: find_finished(store, "evaluate", settings))
+        return StageResult(_summary(run), run, dict(run.metrics))
     with recorded_run(store, "evaluate", settings, erase_run.snapshot_hash if erase_run else None) as work:
+        for name, maker in makers.items():
+            _make_together(maker, suite, config, progress, f"evaluate: {name}")
         rows = {
             name: judged_pictures(store, maker, suite, config, detector, progress, f"evaluate: {name}")
-            for name, maker in (("before", before), ("after", after))
+            for name, maker in makers.items()
         }
         figures = measure(rows["before"], rows["after"], config.confidence)
         figures["damage"] = measure_damage(store, config, suite, rows, (before, after), progress)
@@ -96,6 +107,18 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
         content = {"protocol": protocol, "models": models, "group": suite.group, "pictures": pictures}
         write_result_once(store, work.run, EVALUATION_ARTIFACT, {**content, "figures": work.metrics})
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
+
+
+def _make_together(maker: PictureMaker, suite: Suite, config: EvaluateConfig, progress: Progress, stage: str) -> None:
+    """Make the suite's pictures with the other processes of this launch; alone, leave that to who reads them."""
+    if sharing.num_processes() > 1:
+        maker.make_together(_requests(suite), config, EVALUATION_ROLE, progress, stage)
+
+
+def _requests(suite: Suite) -> list[GenerationRequest]:
+    from hfi.generate import GenerationRequest
+
+    return [GenerationRequest(prompt.prompt, prompt.seed) for prompt in (*suite.concept, *suite.others)]
 
 
 def write_result_once(store: Store, run: Run, name: str, content: Mapping[str, Any]) -> None:
@@ -212,12 +235,9 @@ def judged_pictures(
     stage: str,
 ) -> list[JudgedPicture]:
     """The suite's pictures by one model, made where missing, and what the detector says of each."""
-    from hfi.generate import GenerationRequest
-
     prompts = [*suite.concept, *suite.others]
     parts = ["concept"] * len(suite.concept) + ["others"] * len(suite.others)
-    requests = [GenerationRequest(p.prompt, p.seed) for p in prompts]
-    records: list[GenerationRecord] = maker.make(requests, config, "evaluation", progress, stage)
+    records: list[GenerationRecord] = maker.make(_requests(suite), config, EVALUATION_ROLE, progress, stage)
     readings = cached_readings(store, detector, [record.image_sha256 for record in records])
     return [
         judged(part, prompt, record.image_sha256, readings[record.image_sha256], detector)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from storage.errors import ConflictError, NotFoundError
 from storage.records import ItemInput
 
 if TYPE_CHECKING:
-    from hfi.generate import GenerationRequest
     from hfi.guidance import Guard
     from hfi.inversion import ConceptToken
 
@@ -84,32 +82,15 @@ def generate_pairs(
         return StageResult(_summary(done.metrics["images"], project), done, dict(done.metrics))
     requests = [GenerationRequest(prompt, seed) for prompt, seed in pairs]
     if not sharing.is_first_process():
-        _make_share(maker, requests, config, progress, guard)
+        maker.make_together(requests, config, FEEDBACK_ROLE, progress, "generate", guard)
         run = sharing.wait_for(lambda: find_finished(store, "generate", settings))
         return StageResult(_summary(run.metrics["images"], project), run, dict(run.metrics))
     with recorded_run(store, "generate", settings) as work:
-        if sharing.num_processes() > 1:
-            _make_share(maker, requests, config, progress, guard)
-            for request in requests:
-                params = maker.params(request, config, FEEDBACK_ROLE, guard)
-                sharing.wait_for(partial(store.find_generation, project, params))
-        records = maker.make(requests, config, FEEDBACK_ROLE, progress, "generate", guard)
+        records = maker.make_together(requests, config, FEEDBACK_ROLE, progress, "generate", guard)
         if store.get_project(project).kind in ("flag", "score"):
             store.add_items(project, [ItemInput((record.image_sha256,), record.params.prompt) for record in records])
         work.metrics.update(images=len(records), model_sha256=maker.model_sha256)
     return StageResult(_summary(len(records), project), work.run, dict(work.metrics))
-
-
-def _make_share(
-    maker: PictureMaker,
-    requests: Sequence[GenerationRequest],
-    config: GenerateConfig,
-    progress: Progress,
-    guard: Guard | None,
-) -> None:
-    """Make what falls to this one of several processes."""
-    sharing.use_own_device()
-    maker.make(sharing.share_of(requests), config, FEEDBACK_ROLE, progress, "generate", guard)
 
 
 def load_guard(store: Store, config: GenerateConfig, project: str) -> Guard | None:

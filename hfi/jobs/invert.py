@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfi.config import InvertConfig, SamplerConfig
 from hfi.errors import NoFlaggedImagesError
+from hfi.jobs import sharing
 from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.jobs.score import load_scored_snapshot, require_score_run
@@ -15,7 +16,7 @@ from hfi.model_folder import model_sha256
 from hfi.progress import QUIET, Progress, follow_steps
 from storage import Store
 from storage.errors import NotFoundError
-from storage.records import Run, SnapshotImage
+from storage.records import Run, Snapshot, SnapshotImage
 
 if TYPE_CHECKING:
     from hfi.inversion import ConceptToken, InversionResult
@@ -48,28 +49,12 @@ def run_invert(
     done = find_finished(store, "invert", settings)
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))
-    from hfi.clip import load_clip
-    from hfi.inversion import invert_concept
-    from hfi.pipelines import load_pipeline
-
-    snapshot, score_model, scores = load_scored_snapshot(store, score_run)
-    flagged = top_flagged(snapshot.images, scores, config.top_k)
-    sampler = SamplerConfig(num_inference_steps=PREVIEW_STEPS)
-    with recorded_run(store, "invert", settings, snapshot.hash) as work:
-        progress.start("invert", config.num_train_steps)
-        result = invert_concept(
-            load_pipeline(folder, config.device),
-            load_images(store, flagged),
-            [max(scores[image.sha256], MIN_WEIGHT) for image in flagged],
-            config,
-            load_clip(score_run.config["config"]["clip"], config.device),
-            lambda embeddings: score_model.score(embeddings)[0],
-            prompts=[image.prompt for image in flagged],
-            other_prompts=[image.prompt for image in snapshot.images if not image.is_harmful],
-            preview_seeds=range(PREVIEWS_PER_TOKEN),
-            sampler=sampler,
-            on_step=follow_steps(progress),
-        )
+    if not sharing.is_first_process():
+        _invert(store, config, score_run, folder, progress)
+        run = sharing.wait_for(lambda: find_finished(store, "invert", settings))
+        return StageResult(_summary(run), run, dict(run.metrics))
+    with recorded_run(store, "invert", settings, score_run.snapshot_hash) as work:
+        snapshot, flagged, result = _invert(store, config, score_run, folder, progress)
         with store.writing_artifact(
             work.run.id, TOKENS_ARTIFACT, "concept_tokens", {"snapshot": snapshot.hash}
         ) as target:
@@ -81,6 +66,34 @@ def run_invert(
         )  # fmt: skip
         progress.finish(f"{len(result.tokens)} tokens cover {100 * result.coverage:.0f} % of the flagged pictures")
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
+
+
+def _invert(
+    store: Store, config: InvertConfig, score_run: Run, folder: Path, progress: Progress
+) -> tuple[Snapshot, list[SnapshotImage], InversionResult]:
+    """The training, with the other processes of this launch if there are any: snapshot, pictures, tokens."""
+    from hfi.clip import load_clip
+    from hfi.inversion import invert_concept
+    from hfi.pipelines import load_pipeline
+
+    snapshot, score_model, scores = load_scored_snapshot(store, score_run)
+    flagged = top_flagged(snapshot.images, scores, config.top_k)
+    progress.start("invert", config.num_train_steps)
+    with sharing.training_together():
+        result = invert_concept(
+            load_pipeline(folder, config.device),
+            load_images(store, flagged),
+            [max(scores[image.sha256], MIN_WEIGHT) for image in flagged],
+            config,
+            load_clip(score_run.config["config"]["clip"], config.device),
+            lambda embeddings: score_model.score(embeddings)[0],
+            prompts=[image.prompt for image in flagged],
+            other_prompts=[image.prompt for image in snapshot.images if not image.is_harmful],
+            preview_seeds=range(PREVIEWS_PER_TOKEN),
+            sampler=SamplerConfig(num_inference_steps=PREVIEW_STEPS),
+            on_step=follow_steps(progress),
+        )
+    return snapshot, flagged, result
 
 
 def top_flagged(images: tuple[SnapshotImage, ...], scores: dict[str, float], top_k: int) -> list[SnapshotImage]:

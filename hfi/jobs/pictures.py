@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfi.config import GenerateConfig, SamplerConfig, resolve_model_folder
+from hfi.jobs import sharing
 from hfi.model_folder import check_model_folder, model_sha256
 from hfi.progress import Progress
 from storage import Store
@@ -118,6 +119,8 @@ class PictureMaker:
     ) -> list[GenerationRecord]:
         """The pictures of all requests, in their order; each batch is stored as soon as it is done.
 
+        This process makes all that are missing; `make_together` shares them among the processes of a launch.
+
         Args:
             requests: what to draw.
             config: sampler.
@@ -141,6 +144,24 @@ class PictureMaker:
             found |= self._make_missing(list(missing.values()), config, progress, guard)
             progress.finish(f"{len(missing)} pictures")
         return [found[params.request_sha256] for params in wanted]
+
+    def make_together(
+        self,
+        requests: Sequence[GenerationRequest],
+        config: SamplerConfig,
+        role: str,
+        progress: Progress,
+        stage: str,
+        guard: Guard | None = None,
+    ) -> list[GenerationRecord]:
+        """As `make`, called by every process of a launch: each makes its share, then waits for the others'."""
+        if sharing.num_processes() > 1:
+            sharing.use_own_device()
+            self.make(sharing.share_of(list(dict.fromkeys(requests))), config, role, progress, stage, guard)
+            for request in requests:
+                params = self.params(request, config, role, guard)
+                sharing.wait_for(partial(self.store.find_generation, self.project, params))
+        return self.make(requests, config, role, progress, stage, guard)
 
     def _make_missing(
         self,

@@ -1,15 +1,19 @@
 """Work shared among the processes of one launch (`accelerate launch --num_processes N`, `torchrun`).
 
-Each process makes every n-th thing and stores it; the first one waits until the store has all of them and records the
-run. Nothing is sent between the processes, so nothing depends on how long each of them takes, and what is made is the
-same as by one process, because a request gives the same picture whatever it is made beside.
+Pictures: each process makes every n-th one and stores it, and waits until the store has all of them. Nothing is sent
+between the processes, and what is made is the same as by one process, because a request gives the same picture whatever
+it is made beside. Trainings: the processes join (`training_together`) and share every batch, see `hfi.parallel`.
+
+The first process records the run; the others do the same work, record nothing, and wait for that run.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -42,6 +46,30 @@ def use_own_device() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+@contextmanager
+def training_together() -> Iterator[None]:
+    """Join the processes of this launch, so that within the block they share every batch; alone, do nothing."""
+    if num_processes() == 1:
+        yield
+        return
+    from hfi import parallel
+
+    _join()
+    with parallel.training_together():
+        yield
+
+
+def _join() -> None:
+    """Meet the other processes, once in the life of each: a second meeting would find the first one's addresses."""
+    import torch
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        use_own_device()
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)
 
 
 def wait_for(find: Callable[[], T | None]) -> T:
