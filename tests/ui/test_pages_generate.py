@@ -115,4 +115,4 @@ def test_the_grid_of_a_sensitive_project_is_covered(tmp_path: Path) -> None:
         sensitive.add_generation("weapons", picture, params)
         request = GenerateRequest(project="weapons", prompts=("a",), seeds=(2,))
         switch, board = show_made(visit(sensitive), job_of(request))
-        assert "board compact covered" in board and switch["visible"]
+        assert "board small covered" in board and switch["visible"]

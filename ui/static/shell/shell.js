@@ -17,4 +17,13 @@
     },
     true,
   );
+
+  // On a narrow page the row of pages is scrolled: the one that is open shall be seen.
+  const shown = new MutationObserver(() => {
+    const open = document.querySelector(".header nav [aria-current]");
+    if (!open) return;
+    shown.disconnect();
+    open.parentElement.scrollLeft = open.offsetLeft - open.parentElement.clientWidth / 2;
+  });
+  shown.observe(document, { childList: true, subtree: true });
 })();
