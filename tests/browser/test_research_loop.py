@@ -120,7 +120,7 @@ def test_from_an_empty_store_to_a_changed_model_with_the_pages_alone(olga: Resea
     olga.fill(Prompts="a knife\na cat", Seeds="0-3", Steps="4")
     olga.press("Generate")
     olga.wait_done("03-generate")
-    page.wait_for_function("document.querySelectorAll('.board.small img').length === 8")
+    page.wait_for_function("document.querySelectorAll('.board-place img').length === 8")
 
     page.goto(f"{olga.server.address}/label/{PROJECT}")
     page.wait_for_selector("#stage[data-assignment]")
