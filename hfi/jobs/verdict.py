@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,19 @@ def run_detectors(
     return StageResult(f"{', '.join(names)} looked at {len(pictures)} pictures.{unread}", work.run, dict(work.metrics))
 
 
+@lru_cache(maxsize=256)
+def _detectors_of(folder: Path) -> tuple[DetectorSpec, ...]:
+    """Who judged an evaluation; a result never changes, and the page asks every few seconds."""
+    return read_result(folder).protocol.detectors
+
+
 def known_detectors(store: Store, project: str, asking: Run) -> list[DetectorSpec]:
     """Detectors that have looked at an asking's pictures: those of the evaluations, and those that a job let look."""
     specs: list[DetectorSpec] = []
     for run in store.list_runs(kind="evaluate", status="done"):
         folder = Path(store.artifact_dir(run.id)) / EVALUATION_ARTIFACT
         if run.config.get("project") == project and folder.is_dir():
-            specs += read_result(folder).protocol.detectors
+            specs += _detectors_of(folder)
     for run in store.list_runs(kind="verdict", status="done"):
         if run.metrics.get("asking") == asking.id:
             specs += [DetectorSpec.model_validate(spec) for spec in run.metrics["specs"]]
