@@ -75,7 +75,9 @@ class Researcher(Lead):
         headers = {"Origin": self.server.address}
         while True:
             url = f"{self.server.address}/api/v1/projects/{project}/claim"
-            items = context.post(url, data={"n": 50, "have": []}, headers=headers).json()["items"]
+            claimed = context.post(url, data={"n": 20, "have": []}, headers=headers)
+            assert claimed.ok, claimed.text()
+            items = claimed.json()["items"]
             if not items:
                 return n_answered
             prompts = {item.id: item.prompt for item in self.store.list_items(project)}
