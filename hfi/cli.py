@@ -21,6 +21,7 @@ from hfi.cli_errors import EXIT_STOPPED, STOPPED, explain_error
 from hfi.cli_inputs import parse_seeds, read_prompts
 from hfi.cli_options import takes_config
 from hfi.config import EraseConfig, EvaluateConfig, GenerateConfig, InvertConfig, ScoreConfig, SimulateConfig
+from hfi.jobs.sharing import is_first_process
 from hfi.progress import build_progress
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def erase(
         if dry_run:
             return _conclude(stages.estimate_erase(opened, config, project))
         result = stages.run_erase(opened, config, project, build_progress(quiet))
-        for wanted in saves:
+        for wanted in saves if is_first_process() else ():
             typer.echo(stages.run_export_model(opened, wanted, result.run.id, None, project, build_progress(quiet)))
     _conclude(result.summary, _next("evaluate", store, project))
 
@@ -333,7 +334,7 @@ def _next(command: str, store: Path, project: str) -> str:
 
 
 def _conclude(summary: str, next_command: str = "") -> None:
-    if os.environ.get("RANK", "0") != "0":  # one of several processes of a launch; the first one tells
+    if not is_first_process():  # of several processes of a launch the first one tells
         return
     typer.echo(summary)
     if next_command:
