@@ -34,7 +34,7 @@ from ui.pages.frame import (
 from ui.pages.job_fields import Fields
 from ui.pages.jobs_frame import JobForm, JobWatch, build_uncovers
 
-MODEL_ARTIFACT = "model"
+MODEL_ARTIFACT, WEIGHTS_NAME = "model", "learned_embeds.safetensors"
 KINDS = ("erase", "invert", "score", "export", "save", "evaluate")
 FORMATS = (
     ("Folder of diffusers", "folder"),
@@ -251,7 +251,8 @@ def describe_tokens(runs: Runs, run: Run) -> dict[str, Any]:
             "placeholder": card["placeholder"],
             "concept_score": card["concept_score"],
             "pictures": [f"{root}/{card['folder']}/{name}" for name in card["previews"][:3]],
-            "diffusers": f"{root}/{card['folder']}/learned_embeds.safetensors",
+            "file": WEIGHTS_NAME,
+            "diffusers": f"{root}/{card['folder']}/{WEIGHTS_NAME}",
             "webui": f"{root}/{card['folder']}/webui/{card['folder']}.safetensors",
         }
         for card in _cards(runs.store, run)
