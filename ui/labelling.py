@@ -336,7 +336,8 @@ def undo(store: Store, user: User, uuid: str, undo_uuid: str) -> Json:
 
 def show_latest(store: Store, user: User, name: str, n: int) -> Json:
     """One's own last answers that stand, newest first, in the order shown; training items and hidden ones left out."""
-    care, rows = store.get_care(name), []
+    care = store.get_care(name)
+    rows: list[Json] = []
     for judgment in store.list_latest_judgments(name, user.name, n + 2 * N_TRAINING_SHOWN):
         if judgment.purpose != "training" and judgment.assignment_id is not None and len(rows) < n:
             row = _show_judgment(store, judgment, care)

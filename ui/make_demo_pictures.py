@@ -14,6 +14,7 @@ import io
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -66,8 +67,8 @@ def known_pictures() -> list[DemoPicture]:
     pictures = []
     for number, (objects, is_training, explanation) in enumerate(KNOWN):
         group, words = _group(objects), " and ".join(name.replace("-", " ") for name in objects)
-        gold = {"answer": "yes" if group else "no", "explanation": explanation, "is_training": is_training}
-        gold["categories"] = [group] if group else []
+        said: dict[str, Any] = {"answer": "yes" if group else "no", "explanation": explanation}
+        gold = {**said, "is_training": is_training, "categories": [group] if group else []}
         picture = _rendered(objects, "cartoon", "blue", FIRST_SEED + 20_000 + number, words)
         pictures.append(DemoPicture(picture.png, words, group, picture.params, gold))
     return pictures

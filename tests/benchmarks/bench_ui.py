@@ -5,7 +5,8 @@
 Protocol: a server process on a store of 4,000 items, and in this process some annotators who each send one judgment a
 request: one of them as fast as it is answered, then the others with --pace seconds between two judgments of a person.
 Times are of the whole request as the client sees it. The start is from the command to the first answer, without
-Gradio's pages; its second figure is the server's processor time, which does not depend on what else runs.
+Gradio's pages; its second figure is the server's processor time, which hardly depends on what else runs. So is the last
+figure: what one judgment costs the server, its share of a claim and one picture included.
 """
 
 from __future__ import annotations
@@ -95,6 +96,12 @@ def summarise(times: Times) -> dict[str, dict[str, float]]:
     return found
 
 
+def processor_seconds(pid: int) -> float:
+    """Processor time that a program has used."""
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,15 +115,17 @@ def main() -> None:
         start = time.perf_counter()
         server = start_server(path, port)
         try:
-            seconds, used = time.perf_counter() - start, psutil.Process(server.pid).cpu_times()
+            seconds, used = time.perf_counter() - start, processor_seconds(server.pid)
             alone = asyncio.run(judge_all(port, tokens[:1], arguments.judgments, 0.0))
             together = asyncio.run(judge_all(port, tokens[1:], arguments.judgments, arguments.pace))
+            judging = processor_seconds(server.pid) - used
         finally:
             server.kill()
             server.wait()
     result = {
         "start_seconds": round(seconds, 2),
-        "start_processor_seconds": round(used.user + used.system, 2),
+        "start_processor_seconds": round(used, 2),
+        "processor_ms_a_judgment": round(1000 * judging / (len(tokens) * arguments.judgments), 1),
         "load_average": psutil.getloadavg()[0],
         "one annotator without pause": summarise(alone),
         f"{len(tokens) - 1} annotators, {arguments.pace} s between judgments": summarise(together),

@@ -1,11 +1,11 @@
 """Pictures of Gradio's pages, wide and narrow, light and dark, to be looked at.
 
-python -m tests.browser.page_screenshots [FOLDER]        default: build/screenshots
+python -m tests.browser.page_screenshots [FOLDER [NAME ...]]        default: build/screenshots, all
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
@@ -65,4 +65,8 @@ def take_pictures(folder: Path, names: tuple[str, ...] = tuple(PAGES)) -> None:
 
 
 if __name__ == "__main__":
-    take_pictures(Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY / "build" / "screenshots")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=REPOSITORY / "build" / "screenshots")
+    parser.add_argument("names", nargs="*", default=list(PAGES), help="Which of them; all if none is named.")
+    settings = parser.parse_args()
+    take_pictures(settings.folder, tuple(settings.names))

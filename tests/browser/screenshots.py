@@ -1,11 +1,11 @@
 """Pictures of the labelling page in every kind and state, wide and narrow, light and dark, to be looked at.
 
-python -m tests.browser.screenshots [FOLDER]        default: build/screenshots
+python -m tests.browser.screenshots [FOLDER [NAME ...]]        default: build/screenshots, all
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -148,4 +148,8 @@ def take_all(folder: Path, names: tuple[str, ...] = tuple(STATES)) -> None:
 
 
 if __name__ == "__main__":
-    take_all(Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY / "build" / "screenshots")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=REPOSITORY / "build" / "screenshots")
+    parser.add_argument("names", nargs="*", default=list(STATES), help="Which of them; all if none is named.")
+    settings = parser.parse_args()
+    take_all(settings.folder, tuple(settings.names))

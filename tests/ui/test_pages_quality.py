@@ -163,4 +163,6 @@ def test_the_only_owner_cannot_be_withdrawn(store: Store) -> None:
 def test_withdrawing_the_only_annotator_leaves_nothing_to_freeze(tmp_path: Path) -> None:
     with build_visited_store(tmp_path / "store") as single:
         judge(single, ("ann",))
-        assert "no judgments left" in sentence(withdraw(visit(single), "ann", "ann"))
+        create_snapshot(single, "weapons")
+        assert "No snapshot was made" in sentence(withdraw(visit(single), "ann", "ann"))
+        assert len(list_snapshots(single, "weapons")) == 1

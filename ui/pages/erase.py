@@ -91,7 +91,7 @@ def build_erase(shell: Shell) -> None:
         form.connect(start, watch, read_erase)
         form.connect(preview, watch, read_preview)
         watch.connect()
-    method = form.places["config.method"]
+    method: Any = form.places["config.method"]
     shell.on(method.input, show_method, RESEARCHER, [method], [method, *groups])
     shell.on(project.change, show_ready, RESEARCHER, [project], [ready, slider_parts])
     on_load(shell, open_erase, RESEARCHER, [project])

@@ -11,8 +11,7 @@ import gradio as gr
 from storage import Store
 from storage.errors import InvalidInputError
 from storage.gallery import DayCount
-from storage.records import User
-from storage.snapshot import create_snapshot, list_snapshots
+from storage.snapshot import withdraw_annotator
 from storage.stats import measure_project
 from ui.pages.frame import (
     OWNER,
@@ -155,25 +154,13 @@ def _build_withdraw(shell: Shell) -> gr.Dropdown:
 
 
 def withdraw(visit: Visit, annotator: str, typed: str) -> Said:
-    """Take an annotator's judgments out of everything made from now on, and freeze their projects anew."""
+    """Take an annotator's judgments out of everything made from now on, and freeze anew what held them."""
     user = visit.store.get_annotator(annotator or "")
     if typed != user.name:
         raise InvalidInputError(f"To withdraw the work of {user.name!r}, type that name; got {typed!r}.")
-    names = visit.store.list_projects_of(user.name)
-    with visit.store.transaction():
-        visit.store.disable_account(user.name, visit.user.name)
-        visit.store.withdraw_annotator(user.name)
-    frozen = [_freeze_again(visit.store, name, visit.user) for name in names]
-    sentences = [f"The work of {user.name!r} is withdrawn and they can judge no longer.", *frozen]
+    visit.store.disable_account(user.name, visit.user.name)
+    made = withdraw_annotator(visit.store, user.name, visit.user.name)
+    frozen = [f"Project {snapshot.project!r} is frozen anew as {snapshot.hash[:12]}." for snapshot in made]
+    without = "No snapshot was made: none held their work, or nobody else has judged there."
+    sentences = [f"The work of {user.name!r} is withdrawn and they can judge no longer.", *(frozen or [without])]
     return Said([""], " ".join(sentences))
-
-
-def _freeze_again(store: Store, name: str, actor: User) -> str:
-    """A snapshot without the withdrawn work, after the newest one that has it."""
-    earlier = list_snapshots(store, name)
-    rule, parent = (earlier[-1]["rule"], earlier[-1]["hash"]) if earlier else ("", "")
-    try:
-        snapshot = create_snapshot(store, name, rule, parent_hash=parent, actor=actor.name)
-    except InvalidInputError:
-        return f"Project {name!r} has no judgments left."
-    return f"Project {name!r} is frozen anew as {snapshot.hash[:12]}."
