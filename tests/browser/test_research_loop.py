@@ -64,7 +64,7 @@ class Researcher(Lead):
     def wait_done(self, place: str) -> None:
         """Until the watched job has ended, as it should."""
         ended = ".watch-line .tag:is(.done, .failed, .cancelled)"
-        self.page.wait_for_selector(ended, timeout=JOB_SECONDS * 1000)
+        self.page.wait_for_selector(ended)
         state = self.page.inner_text(ended)
         self.photograph(place)
         assert state == "done", self.page.inner_text(".watch-body")
@@ -102,6 +102,7 @@ def olga(server: Server, browser: Any) -> Iterator[Researcher]:
         cookie = {"name": "hfi_session", "value": store.create_session("olga"), "url": server.address}
         context.add_cookies([cookie])
         opened = Researcher(server, context, store)
+        opened.page.set_default_timeout(JOB_SECONDS * 1000)
         yield opened
         context.close()
         assert opened.problems == []
