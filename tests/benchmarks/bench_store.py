@@ -1,8 +1,9 @@
 """Benchmarks of the feedback store: ``python tests/benchmarks/bench_store.py [throughput queue labels export]``.
 
 Each prints one line of JSON. Protocol: a new store in a temporary folder (``--folder`` for another disk), real files,
-``synchronous=FULL``. The bare loop writes the same rows into the same guarded tables in the same transactions, with
-none of our checks; it takes turns with ours, and the median over all turns is told, so that a busy machine slows both.
+``synchronous=FULL``. The bare loop writes the same rows, the audit's ready-made ones too, into the same guarded tables
+in the same transactions, with none of our checks; "minimal" writes judgments alone. They take turns with ours, and the
+median over all turns is told, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -63,19 +64,23 @@ def _bare_connection(folder: Path, n: int, name: str) -> sqlite3.Connection:
     return connection
 
 
-def _write_bare(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], batch_size: int, is_minimal: bool) -> None:
-    """Write judgments by a bare loop: their rows and, unless minimal, what they change in lease and item."""
+def _write_bare(
+    connection: sqlite3.Connection, rows: list[tuple[Any, ...]], audit: list[tuple[Any, ...]], batch_size: int
+) -> None:
+    """Write judgments by a bare loop: their rows and, with the audit's entries, what they change in lease and item."""
     places = ", ".join("?" * len(rows[0]))
     for first in range(0, len(rows), batch_size):
         connection.execute("BEGIN IMMEDIATE")
         for row in rows[first : first + batch_size]:
             connection.execute(f"INSERT INTO judgment VALUES ({places})", row)
-            if not is_minimal:
+            if audit:
                 connection.execute("UPDATE assignment SET state = 'done', finished_at_us = 1 WHERE id = ?", (row[6],))
                 connection.execute(
                     "UPDATE item SET n_judgments = 1, n_leased = 0, n_positive = 1, status = 'done' WHERE id = ?",
                     (row[4],),
                 )
+        if audit:
+            connection.execute(sql.AUDIT_INSERT, audit[first // batch_size])
         connection.execute("COMMIT")
 
 
@@ -102,8 +107,12 @@ def bench_throughput(folder: Path, n_rounds: int = 15) -> None:
             chosen = judgments[start : start + n_a_round]
             seconds["ours"].append(_seconds(partial(submit, chosen)))
             rows = store.connection.execute("SELECT * FROM judgment WHERE id > ? ORDER BY id", (start,)).fetchall()
-            seconds["same"].append(_seconds(partial(_write_bare, same, rows, batch_size, False)))
-            seconds["minimal"].append(_seconds(partial(_write_bare, minimal, rows, batch_size, True)))
+            query = (
+                "SELECT at_us, actor, action, subject, details, previous_hash, hash FROM audit ORDER BY id DESC LIMIT ?"
+            )
+            audit = store.connection.execute(query, (n_a_round // batch_size,)).fetchall()[::-1]
+            seconds["same"].append(_seconds(partial(_write_bare, same, rows, audit, batch_size)))
+            seconds["minimal"].append(_seconds(partial(_write_bare, minimal, rows, [], batch_size)))
         for closed in (store, same, minimal):
             closed.close()
         per_second = {name: round(n_a_round / median(wall for wall, _ in found)) for name, found in seconds.items()}
