@@ -13,9 +13,8 @@ from hfi.jobs.queue import Job
 from storage import Store
 from storage.errors import InvalidInputError, NotFoundError
 from ui.pages.frame import RESEARCHER, Shell, Visit, build_html, build_notice, fill
+from ui.pages.jobs_frame import build_uncovers
 
-# Works in the browser alone, so that pictures stay as they are when new ones arrive.
-UNCOVER = "(uncovers) => { document.getElementById('main').classList.toggle('uncovered', uncovers); }"
 MAX_LOOKS_SHOWN = 8
 SLIDER_PX = 384
 
@@ -27,7 +26,7 @@ def build_looks(shell: Shell, project: gr.Dropdown) -> tuple[gr.Textbox, gr.HTML
     notice = build_notice()
     with gr.Column(visible=False, elem_classes="panel looks") as panel:
         build_html(fill("panel_title.html", title="Before and after", text="The same words and the same seed."))
-        uncovers = gr.Checkbox(label="Uncover the pictures", visible=False, min_width=180, elem_classes="uncovers")
+        uncovers = build_uncovers()
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=260):
                 slider = gr.ImageSlider(
@@ -41,7 +40,6 @@ def build_looks(shell: Shell, project: gr.Dropdown) -> tuple[gr.Textbox, gr.HTML
     shell.on(look.change, show_slider, RESEARCHER, [project, look], outputs)
     shell.on(number.input, move_slider, RESEARCHER, [look, number], [slider])
     shell.on(earlier.input, open_earlier, RESEARCHER, [project, earlier], [look, board], notice)
-    uncovers.change(None, uncovers, None, js=UNCOVER, queue=False, api_visibility="private")
     return look, board, earlier
 
 

@@ -22,7 +22,6 @@ from hfi.mini.vocabulary import GROUPS
 from hfi.progress import format_seconds
 from storage.errors import InvalidInputError
 from storage.records import Run
-from ui.pages.erase_looks import UNCOVER
 from ui.pages.frame import (
     RESEARCHER,
     Shell,
@@ -38,7 +37,7 @@ from ui.pages.frame import (
     project_choices,
 )
 from ui.pages.job_fields import Fields
-from ui.pages.jobs_frame import JobForm, JobWatch
+from ui.pages.jobs_frame import JobForm, JobWatch, build_uncovers
 
 MAX_SHOWN_MODELS = 8
 OWN_PROTOCOL = ""
@@ -72,7 +71,7 @@ def build_results(shell: Shell) -> None:
             [], multiselect=True, label="Evaluations", max_choices=MAX_SHOWN_MODELS, visible=False,
             info="One table a protocol: numbers of different protocols are not put beside each other.",
         )  # fmt: skip
-        uncovers = gr.Checkbox(label="Uncover the pictures", visible=False, min_width=180, elem_classes="uncovers")
+        uncovers = build_uncovers()
         notice = build_notice()
         board = build_html(fill("waiting.html"), "results-place")
     outputs = [shown, uncovers, board]
@@ -82,7 +81,6 @@ def build_results(shell: Shell) -> None:
     watch.connect()
     shell.on(project.change, open_project, RESEARCHER, [project], [panel, erased, attacked, *outputs], notice)
     shell.on(shown.input, show_chosen, RESEARCHER, [project, shown], [board], notice, trigger_mode="always_last")
-    uncovers.change(None, uncovers, None, js=UNCOVER, queue=False, api_visibility="private")
     on_load(shell, open_results, RESEARCHER, [project])
 
 
