@@ -12,10 +12,14 @@ import yaml
 from safetensors import safe_open
 
 from hfi.cli import main
+from hfi.config import ExportConfig
 from hfi.erase.export import export_folder
+from hfi.job_requests import SaveRequest
+from hfi.jobs.job_kinds import run_save_job
 from hfi.jobs.model_card import CardFacts, make_model_card
 from hfi.model_folder import model_sha256
 from hfi.pipelines import load_pipeline
+from hfi.progress import QUIET
 from storage import Store
 from storage.snapshot import create_snapshot
 from tests import tiny
@@ -97,6 +101,23 @@ def test_export_model_of_a_run_names_what_it_was_made_from(
         assert "The LoRA leaves out" in said and "% of the change in the weights" in said
     again = run(capsys, "export-model", "--format", format, "--out", out, *where)
     assert again[0] == 1 and "exists already" in again[2]
+
+
+@pytest.mark.parametrize(
+    ("format", "file"),
+    [("single-file", "erased-{}.safetensors"), ("lora", "erased-{}.lora.safetensors"), ("folder", "erased-{}")],
+)
+def test_a_job_saves_the_model_as_an_artifact_once(store_path: Path, format: Any, file: str) -> None:
+    config = ExportConfig(format=format, lora_rank=1)
+    request = SaveRequest(project="weapons", source=erasing_run(store_path).id, config=config)
+    with Store.open(store_path) as store:
+        saved = run_save_job(store, request, QUIET)
+        name = file.format(request.source)
+        [artifact] = store.list_artifacts(saved.run.id)
+        assert (saved.figures["file"], artifact.kind, artifact.details["format"]) == (name, "saved_model", format)
+        assert (store.path / artifact.path / name).exists() and name in saved.summary
+        assert saved.run.snapshot_hash == store.get_run(request.source).snapshot_hash
+        assert run_save_job(store, request, QUIET).run.id == saved.run.id
 
 
 def test_card_shows_the_newest_evaluation(store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
