@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import storage
     from hfi.config import (
         EraseConfig,
         EvaluateConfig,
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
         save_concept_tokens,
     )
     from hfi.pipelines import load_pipeline, with_parts
-    from storage import Store
+
+    Store = storage.Store
 
 __version__ = "0.1.0"
 
