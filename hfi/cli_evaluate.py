@@ -151,13 +151,18 @@ def results(
     project: ProjectOption = DEFAULT_PROJECT,
     quiet: QuietOption = False,
 ) -> None:
-    """Erase with every method, measure and attack each, and write one table and what it says."""
+    """Erase with every method, measure and attack each, and write one table and what it says.
+
+    Anchor, retain weight, trained weights and learning rate are those of `hfi demo`.
+    """
     from hfi.cli_options import build_config
     from hfi.evaluate.compare import to_text
     from hfi.evaluate.protocol import use_protocol
     from hfi.jobs.results_table import run_results
+    from hfi.recipes import demo_recipe
 
-    settings = {"targets": targets, "num_train_steps": num_train_steps, "allow_weak_tokens": True}
+    settings = demo_recipe().erase.model_dump(exclude_unset=True)
+    settings |= {"targets": targets, "num_train_steps": num_train_steps}
     evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
     shared = evaluate.model_dump(include={"suite", "num_inference_steps", "guidance_scale", "first_seed"})
     attacked = AttackConfig(**shared, num_images=num_attacked) if num_attacked else None

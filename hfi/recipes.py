@@ -41,13 +41,19 @@ def demo_recipe() -> LoopRecipe:
     return LoopRecipe(
         group="weapon",
         num_concept_images=144,
-        num_other_images=112,
+        num_other_images=280,
         generate=GenerateConfig(**sampler),
         simulate=SimulateConfig(concept="weapon", num_annotators=3, error_rate=0.1),
         score=ScoreConfig(),
         invert=InvertConfig(placeholder="<weapon>", num_train_steps=60),
         erase=EraseConfig(
-            targets="both", anchor="rest", retain_weight=4.0, num_train_steps=300, allow_weak_tokens=True
+            targets="both",
+            anchor="rest",
+            retain_weight=16.0,
+            trainable="full",
+            num_train_steps=240,
+            learning_rate=5e-5,
+            allow_weak_tokens=True,
         ),
         contribution_steps=60,
         evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
