@@ -129,7 +129,7 @@ class Judge:
         keys, self.expected[assignment] = choose_keys(self.kind, self.rng)
         for key in keys:
             self.page.keyboard.press(key)
-        self.page.wait_for_timeout(PAUSE_MS)
+            self.page.wait_for_timeout(PAUSE_MS)
 
     def undo(self) -> None:
         """Take the last one back and answer it again."""

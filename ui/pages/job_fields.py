@@ -58,8 +58,8 @@ def build_component(found: FieldInfo, label: str, **options: Any) -> gr.componen
     if kind is bool:
         return gr.Checkbox(**settings)
     if get_origin(kind) is Literal:
-        settings = {"choices": list(get_args(kind)), "filterable": False} | settings
-        return gr.Dropdown(**settings)
+        choices: dict[str, Any] = {"choices": list(get_args(kind)), "filterable": False}
+        return gr.Dropdown(**(choices | settings))
     if kind in (int, float):
         # Without a precision: 2.5 where a whole number is needed gets a message, and is not rounded unseen.
         return gr.Number(**settings)

@@ -62,9 +62,16 @@ export function showLatest(entries, edit) {
   byId("latest").replaceChildren(...entries.map((entry) => rows.get(entry.uuid) ?? latestRow(entry, edit)));
 }
 
+/** The small picture or, while the network is away, the large one, which is still there from when it was judged. */
+function thumbOf({ sha256, url }) {
+  const thumb = make("img", { src: `/thumb/${sha256}`, alt: "", width: 44, height: 44, loading: "lazy" });
+  thumb.addEventListener("error", () => (thumb.src = url), { once: true });
+  return thumb;
+}
+
 function latestRow(entry, edit) {
   const words = describe(entry.answer);
-  const thumbs = entry.assignment.images.slice(0, 4).map((image) => make("img", { src: `/thumb/${image.sha256}`, alt: "", width: 44, height: 44, loading: "lazy" }));
+  const thumbs = entry.assignment.images.slice(0, 4).map(thumbOf);
   const button = make(
     "button",
     { class: "latest-row", type: "button", "data-uuid": entry.uuid, "aria-label": `Change: ${words}` },
