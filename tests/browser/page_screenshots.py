@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from storage import Store
@@ -25,11 +26,24 @@ PAGES = {
     "gallery": f"gallery?project={quote(PROJECT)}",
     "gallery-covered": "gallery?project=sensitive",
     "quality": f"quality?project={quote(PROJECT)}",
+    "quality-people": f"quality?project={quote(PROJECT)}#People",
+    "quality-days": f"quality?project={quote(PROJECT)}#Days",
+    "quality-disagreement": f"quality?project={quote(PROJECT)}#Disagreement",
+    "quality-withdraw": f"quality?project={quote(PROJECT)}#Withdraw",
     "export": f"export?project={quote(PROJECT)}",
     "people": "people",
     "account": "account",
 }
 SETTLE_MS = 1500
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Open a tab, which may be in the menu of those that found no room."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.click(".overflow-menu > button")
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()
 
 
 def take_pictures(folder: Path, names: tuple[str, ...] = tuple(PAGES)) -> None:
@@ -54,9 +68,12 @@ def take_pictures(folder: Path, names: tuple[str, ...] = tuple(PAGES)) -> None:
                 context.add_cookies([{"name": "hfi_session", "value": secret, "url": server.address}])
                 page = context.new_page()
                 for name in names:
-                    page.goto(f"{server.address}/{PAGES[name]}")
+                    address, _, tab = PAGES[name].partition("#")
+                    page.goto(f"{server.address}/{address}")
                     page.wait_for_selector(".header .who")
                     page.wait_for_function("!document.querySelector('.waiting')")
+                    if tab:
+                        open_tab(page, tab)
                     page.wait_for_timeout(SETTLE_MS)
                     page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
                 context.close()
