@@ -31,6 +31,10 @@ PAGES = {
     "quality-disagreement": f"quality?project={quote(PROJECT)}#Disagreement",
     "quality-withdraw": f"quality?project={quote(PROJECT)}#Withdraw",
     "export": f"export?project={quote(PROJECT)}",
+    "generate": f"generate?project={quote(PROJECT)}",
+    "concept": f"concept?project={quote(PROJECT)}",
+    "library": f"library?project={quote(PROJECT)}",
+    "jobs": "jobs",
     "people": "people",
     "account": "account",
 }

@@ -71,6 +71,7 @@ def test_a_job_from_its_start_to_its_pictures(lead: Lead, store: Store, worker: 
     assert find_violations(page, "jobs") == []
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_can_be_tried_again(lead: Lead, worker: Any) -> None:  # noqa: F811
     page = lead.open("generate", PROJECT)
     page.get_by_label("Prompts").fill("a skull")
