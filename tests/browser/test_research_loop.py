@@ -5,6 +5,7 @@ Every page is photographed on the way: build/research_loop/<place>.png.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,8 @@ class Researcher(Lead):
     def choose(self, label: str, option: str) -> None:
         """Choose in a dropdown."""
         self.page.get_by_label(label, exact=True).locator("visible=true").first.click()
-        self.page.get_by_role("option").filter(has_text=option).first.click()
+        whole = re.compile(rf"^\W*{re.escape(option)}\W*$")
+        self.page.get_by_role("option").filter(has_text=whole).first.click()
 
     def fill(self, **texts: str) -> None:
         """Type into fields; their labels with underscores for spaces."""
