@@ -37,8 +37,9 @@ def test_pair_and_ranking_are_turned_back_to_the_items_order(visit: Visit) -> No
 
     person = visit("ranking")
     person.judge("2", "4", "1", "3")
-    person.press("3", "t", "1", "Enter")
-    person.press("n")
+    person.judge("3")
+    person.press("t", "1", "Enter")
+    person.judge("n")
     person.wait_saved()
     ranked, tied, none = person.judgments()
     assert [ranked.ranks[image] for image in ranked.shown_order] == [3, 1, 4, 2]
