@@ -18,7 +18,9 @@ from tests.browser.test_accessibility import find_violations
 
 PATIENCE_MS = 300_000  # the first page waits until Gradio is imported
 SCRIPT = "<script>window.hit=1</script><img src=x onerror=window.hit=1>${window.hit=1}{{constructor}}"
-PATHS = ("", "setup", "gallery", "quality", "export", "people", "account")
+OF_A_PROJECT = ("setup", "gallery", "quality", "export")
+OF_A_PROJECT += ("generate", "concept", "erase", "results", "judge_again", "library")
+PATHS = ("", *OF_A_PROJECT, "jobs", "people", "account")
 
 
 class Lead:
@@ -67,7 +69,7 @@ def test_every_page_is_for_everybody(lead: Lead) -> None:
     """axe-core finds nothing serious in light and dark, and nothing sticks out at 390 px."""
     found = []
     for path in PATHS:
-        page = lead.open(path, "kinds" if path in ("setup", "gallery", "quality", "export") else "")
+        page = lead.open(path, "kinds" if path in OF_A_PROJECT else "")
         found += find_violations(page, path or "projects")
         page.set_viewport_size({"width": 390, "height": 844})
         too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
