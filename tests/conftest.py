@@ -23,8 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.pop("HFI_DEBUG", None)
 os.environ.pop("HFI_STORE", None)
 
+from typing import Any
+
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from tests.scheduling import CostliestFirst, sort_items
 
 ALGORITHM_MODULES = (
     "hfi.pipelines",
@@ -46,3 +51,16 @@ install_import_hook(list(ALGORITHM_MODULES), TYPE_CHECKER)
 # A busy machine is no reason to fail, and the same commit is judged on the same examples everywhere.
 settings.register_profile("hfi", deadline=None, derandomize=True)
 settings.load_profile("hfi")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    sort_items(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> CostliestFirst | None:
+    """Files, in our order, instead of those with most tests first."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return CostliestFirst(config, log)
