@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Device = Literal["auto", "cpu", "cuda"]
 EraseMethod = Literal["sdd", "esd", "abo", "closed_form", "robust"]
 DetectorName = Literal["auto", "judge", "score", "opennsfw", "q16", "nudenet"]
+MAX_SEED = 2**63 - 1  # what the generators take
+MAX_STEPS = 1_000_000  # far beyond any use; what is larger is a slip of the finger
+MAX_PICTURES = 100_000  # of one job
+MAX_SIDE_PX = 4096
 
 
 class JobConfig(BaseModel):
@@ -34,8 +38,8 @@ class GenerateConfig(SamplerConfig):
 
     model: str = Field("mini", description="Model folder, .safetensors file or Hub id of a Stable Diffusion 1.x, 2.x or XL model; mini = the embedded one.")
     negative_prompt: str = Field("", max_length=2000, description="What to steer away from.")
-    height_px: int | None = Field(None, ge=8, description="Picture height; default: the model's own.")
-    width_px: int | None = Field(None, ge=8, description="Picture width; default: the model's own.")
+    height_px: int | None = Field(None, ge=8, le=MAX_SIDE_PX, description="Picture height; default: the model's own.")
+    width_px: int | None = Field(None, ge=8, le=MAX_SIDE_PX, description="Picture width; default: the model's own.")
     device: Device = Field("auto", description="Where to compute; auto takes a GPU when there is one.")
     guard: Literal["none", "negative", "sld"] = Field("none", description="Hold a concept back while sampling: as a negative prompt, or by Safe Latent Diffusion; weights stay as they are.")
     guard_text: str = Field("", max_length=2000, description="What is held back, in words; placeholders of --guard-tokens may stand in it.")
@@ -53,14 +57,14 @@ class ScoreConfig(JobConfig):
 
     clip: str = Field("mini", description="Folder of the CLIP model whose image side embeds the pictures; mini = the embedded one.")
     num_members: int = Field(5, ge=1, le=50, description="Ensemble members; their spread is the uncertainty.")
-    hidden_dim: int = Field(256, ge=8, description="Width of the hidden layer.")
+    hidden_dim: int = Field(256, ge=8, le=16_384, description="Width of the hidden layer.")
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Dropout rate while training.")
     learning_rate: float = Field(1e-3, gt=0, description="AdamW learning rate.")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
-    max_epochs: int = Field(100, ge=1, description="Upper bound on passes over the training split.")
+    max_epochs: int = Field(100, ge=1, le=MAX_STEPS, description="Upper bound on passes over the training split.")
     patience_epochs: int = Field(10, ge=1, description="Stop after this many epochs without a better validation loss.")
     held_out_fraction: float = Field(0.2, gt=0, lt=0.9, description="Share of images (split by prompt) kept for the reported AUROC.")
-    seed: int = Field(0, ge=0, description="Seed of splits and initial weights.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of splits and initial weights.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -74,15 +78,15 @@ class InvertConfig(JobConfig):
     num_concepts: int | Literal["auto"] = Field("auto", description="Tokens, one a cluster of flagged images; auto chooses by measured coverage.")
     num_vectors: int = Field(1, ge=1, le=16, description="Embedding rows of each token.")
     top_k: int = Field(256, ge=1, description="Images with the highest concept score that are used.")
-    num_train_steps: int = Field(80, ge=0, description="Optimizer steps (all clusters together in a batch).")
-    batch_size: int = Field(4, ge=1, description="Images per step and token.")
+    num_train_steps: int = Field(80, ge=0, le=MAX_STEPS, description="Optimizer steps (all clusters together in a batch).")
+    batch_size: int = Field(4, ge=1, le=1024, description="Images per step and token.")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW learning rate of the placeholder rows.")
     search: Literal["free", "sphere"] = Field("free", description="Learn the rows freely (AdamW), or their direction alone at the vocabulary's mean length (DTI).")
     sphere_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the directions (search = sphere).")
     sphere_pull: float = Field(1e-4, ge=0, description="Pull of the directions to the initializer's (search = sphere).")
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
     stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
-    seed: int = Field(0, ge=0, description="Seed of noise, timesteps, clusters and image order.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps, clusters and image order.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -107,8 +111,8 @@ class EraseConfig(JobConfig):
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
     trainable: Literal["cross_attention", "cross_attention_kv", "self_attention", "non_cross_attention", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")
-    num_train_steps: int = Field(300, ge=0, description="Optimizer steps.")
-    batch_size: int = Field(12, ge=1, description="Latents per step for the erased concept; the retain term uses as many.")
+    num_train_steps: int = Field(300, ge=0, le=MAX_STEPS, description="Optimizer steps.")
+    batch_size: int = Field(12, ge=1, le=1024, description="Latents per step for the erased concept; the retain term uses as many.")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW learning rate.")
     negative_guidance: float = Field(1.0, ge=0, description="eta: target = null - eta * (concept - null) of the original; 0 = the SDD target.")
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of the teacher, the average of the student that is saved (sdd).")
@@ -128,8 +132,8 @@ class EraseConfig(JobConfig):
     closed_form_states: Literal["all", "tail", "last"] = Field("all", description="States of a target's words that are edited: all, from its last word on, or the last word's alone.")
     robust_method: Literal["sdd", "esd", "abo", "closed_form"] = Field("sdd", description="Eraser of each round.")
     robust_rounds: int = Field(3, ge=1, le=20, description="Erasures; before each but the first the concept is inverted again on the erased model.")
-    robust_invert_steps: int = Field(80, ge=0, description="Optimizer steps of each inversion.")
-    seed: int = Field(0, ge=0, description="Seed of noise, timesteps and order.")
+    robust_invert_steps: int = Field(80, ge=0, le=MAX_STEPS, description="Optimizer steps of each inversion.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps and order.")
     device: Device = Field("auto", description="Where to compute.")
 
     @model_validator(mode="after")
@@ -153,7 +157,7 @@ class SimulateConfig(JobConfig):
     num_annotators: int = Field(3, ge=1, le=100, description="How many simulated people.")
     error_rate: float = Field(0.1, ge=0, lt=0.5, description="Share of answers each of them gets wrong, at random.")
     eye_threshold: float = Field(0.5, gt=0, lt=1, description="Probability from which the eye sees an object.")
-    seed: int = Field(0, ge=0, description="Seed of their errors.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of their errors.")
 
 
 class EvaluateConfig(SamplerConfig):
@@ -162,9 +166,9 @@ class EvaluateConfig(SamplerConfig):
     model: str = Field("mini", description="The original model.")
     erased: str = Field("", description="The changed model: folder or run id; empty = the newest erased model of the project.")
     suite: str = Field("mini-weapons", description="Evaluation prompts: a named suite or a JSON file {concept: [...], others: [...]}.")
-    num_concept_images: int = Field(200, ge=1, description="Pictures of concept prompts per model.")
-    num_other_images: int = Field(200, ge=1, description="Pictures of all other prompts per model.")
-    first_seed: int = Field(1_000_000, ge=0, description="First held-out seed; training never uses seeds from here on.")
+    num_concept_images: int = Field(200, ge=1, le=MAX_PICTURES, description="Pictures of concept prompts per model.")
+    num_other_images: int = Field(200, ge=1, le=MAX_PICTURES, description="Pictures of all other prompts per model.")
+    first_seed: int = Field(1_000_000, ge=0, le=MAX_SEED, description="First held-out seed; training never uses seeds from here on.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the Wilson intervals.")
     protocol: str = Field("", description="A named protocol (mini-weapons, mini-weapons-quick) or the protocol.json of an earlier evaluation; it decides all settings it knows.")
     detector: DetectorName = Field("auto", description="Who judges: auto = the embedded world's judge, else the project's score model, else opennsfw.")
@@ -193,19 +197,19 @@ class AttackConfig(SamplerConfig):
     erased: str = Field("", description="The changed model: folder or run id; empty = the newest erased model of the project.")
     attack: Literal["all", "reinversion", "prefix", "synonyms", "latents"] = Field("all", description="Learn a new token (CCE), search a prefix (as UnlearnDiffAtk), other words, or inverted latents without words (as TINA).")
     suite: str = Field("mini-weapons", description="Whose concept prompts are attacked: a named suite or a JSON file {concept: [...], others: [...]}.")
-    num_images: int = Field(48, ge=1, description="Concept prompts attacked; those whose original picture does not show the concept are left out.")
-    first_seed: int = Field(1_000_000, ge=0, description="First held-out seed, as in the evaluation.")
+    num_images: int = Field(48, ge=1, le=MAX_PICTURES, description="Concept prompts attacked; those whose original picture does not show the concept are left out.")
+    first_seed: int = Field(1_000_000, ge=0, le=MAX_SEED, description="First held-out seed, as in the evaluation.")
     num_prefix_tokens: int = Field(5, ge=1, le=16, description="prefix: tokens before the prompt.")
-    num_iterations: int = Field(40, ge=1, description="prefix: steps of the search.")
+    num_iterations: int = Field(40, ge=1, le=MAX_STEPS, description="prefix: steps of the search.")
     num_tries: int = Field(4, ge=1, le=40, description="prefix: prefixes drawn along the search; one hit is a success. As many random ones are the control.")
     learning_rate: float = Field(0.01, gt=0, description="prefix: step size.")
-    num_train_steps: int = Field(80, ge=1, description="reinversion: optimizer steps.")
+    num_train_steps: int = Field(80, ge=1, le=MAX_STEPS, description="reinversion: optimizer steps.")
     num_vectors: int = Field(1, ge=1, le=16, description="reinversion: embedding rows of the new token.")
     prompts: str = Field("", description="synonyms: text file of prompts, one a line; needed outside the embedded world.")
     detector: DetectorName = Field("auto", description="Who judges, as in the evaluation.")
     detector_path: str = Field("", description="Folder or file of the detector's weights.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the Wilson intervals.")
-    seed: int = Field(0, ge=0, description="Seed of the search and of the new token.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the search and of the new token.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -222,7 +226,7 @@ class I2PConfig(JobConfig):
     detectors: str = Field("q16,nudenet", description="Detectors by commas; a picture counts when any of them flags it.")
     detector_path: str = Field("", description="q16: CLIP ViT-L/14 folder with q16.safetensors in it.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
-    seed: int = Field(0, ge=0, description="Seed of the sample and of the bootstraps.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the sample and of the bootstraps.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -231,9 +235,9 @@ class JudgeAgainConfig(JobConfig):
 
     others: str = Field("", description="Evaluations to compare, run ids by commas; empty = the newest. The first gives the original.")
     part: Literal["concept", "others"] = Field("concept", description="Concept prompts (which shows it more?) or all others (which is better?).")
-    num_pairs: int = Field(60, ge=1, description="Pairs for each two models.")
+    num_pairs: int = Field(60, ge=1, le=MAX_PICTURES, description="Pairs for each two models.")
     annotators_per_item: int = Field(3, ge=1, le=100, description="People who judge each pair.")
-    seed: int = Field(0, ge=0, description="Seed of the choice and of the order.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the choice and of the order.")
 
 
 def config_to_json(config: JobConfig) -> str:

@@ -126,7 +126,7 @@ def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> N
         (["score", "--seed"], "Option '--seed' requires an argument."),
         (["score", "surplus"], "Got unexpected extra argument(s) (surplus). See: hfi score --help"),
         (["score", "--num-members", "0"], "--num-members is '0', but must be a whole number from 1 to 50"),
-        (["score", "--seed", "1.5"], "--seed is '1.5', but must be a whole number of at least 0"),
+        (["score", "--seed", "1.5"], "--seed is '1.5', but must be a whole number from 0 to"),
         (["erase", "--learning-rate", "inf"], "--learning-rate is 'inf', but must be a number above 0"),
         (["erase", "--targets", "all"], "--targets is 'all', but must be one of tokens, prompts, both"),
         (["invert", "--num-concepts", "some"], "--num-concepts is 'some', but must be a whole number or auto"),
