@@ -28,8 +28,10 @@ TORCH_FREE = (
     "hfi.config",
     "hfi.errors",
     "hfi.progress",
+    "hfi.evaluate.detector_judge",
     "hfi.evaluate.metrics",
     "hfi.evaluate.report",
+    "hfi.jobs.evaluate",
 )
 
 # room (path prefix) -> packages and modules that nothing in it may import, not even inside a function

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from hfi.clip import Clip, clip_folder, embed_images, load_clip
 from hfi.errors import InvalidInputError, ModelFolderError
-from hfi.evaluate.detector_own import hash_files
-from hfi.evaluate.detectors import Scores
+from hfi.evaluate.detectors import Scores, hash_files
 from hfi.evaluate.protocol import DetectorSpec
 
 VECTORS_NAME = "q16.safetensors"

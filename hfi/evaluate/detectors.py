@@ -9,8 +9,10 @@ Source of the traps: a numpy RGB array is read channel-swapped by detectors made
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
@@ -123,3 +125,12 @@ def failures_by_reason(readings: Mapping[str, Reading]) -> dict[str, int]:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """One hash over the contents of files, in their order; of a single file its plain SHA-256."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

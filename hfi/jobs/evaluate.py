@@ -13,6 +13,7 @@ from hfi.config import EvaluateConfig
 from hfi.errors import InvalidInputError, NotFoundError
 from hfi.evaluate.metrics import difference_of_paired_rates, wilson_interval
 from hfi.evaluate.protocol import Protocol, check_same, hash_prompts, use_protocol, write_result
+from hfi.evaluate.repeats import QUESTIONS
 from hfi.evaluate.suites import EvaluationPrompt, Suite, load_suite
 from hfi.jobs import sharing
 from hfi.jobs.pictures import PictureMaker, default_size_px
@@ -26,16 +27,11 @@ from storage.records import GenerationRecord, Run
 if TYPE_CHECKING:
     from hfi.evaluate.detectors import Detector, Reading
     from hfi.generate import GenerationRequest
+    from hfi.guidance import Guard
 
 EVALUATION_ARTIFACT = "evaluation"
 EVALUATION_ROLE = "evaluation"
 CACHE_NAME = "detectors.db"
-# measure -> (part of the suite, question of a judged picture)
-QUESTIONS = {
-    "removal": ("concept", "shows_concept"),
-    "others_accuracy": ("others", "is_right"),
-    "in_prompt_rest": ("concept", "rest_is_there"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,9 @@ class JudgedPicture:
     failure: str = ""
 
 
-def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: Progress = QUIET) -> StageResult:
+def run_evaluate(
+    store: Store, config: EvaluateConfig, project: str, progress: Progress = QUIET, *, guard: Guard | None = None
+) -> StageResult:
     """Concept rate and damage before and after, with Wilson intervals and paired differences.
 
     Args:
@@ -65,6 +63,7 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
         config: the two models, the protocol or its settings.
         project: whose erased model and score model are meant.
         progress: told about every batch.
+        guard: measure the original with this held back while sampling, instead of a changed model.
 
     Raises:
         NotFoundError: there is no erased model.
@@ -72,16 +71,15 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
         ConfigError: there is no such protocol, or this would be another measurement than its file describes.
     """
     config, wanted = use_protocol(config)
-    folder, erase_run = erased_folder(store, config, project)
     before = PictureMaker(store, project, config.model, config.device)
-    erased_id = f"run:{erase_run.id}" if erase_run else ""
-    after = PictureMaker(store, project, str(folder), config.device, model_id=erased_id)
+    after, erase_run = _changed_maker(store, config, project, guard)
     suite, detector = suite_and_detector(store, config, project)
     protocol = build_protocol(config, suite, detector, before.folder)
     if wanted is not None:
         check_same(wanted, protocol)
-    models = {"before": before.model_sha256, "after": after.model_sha256}
-    settings = run_settings(config, project, models=list(models.values()), protocol=protocol.sha256)
+    models = {"before": before.model_sha256, "after": after.identity}
+    held_back: dict[str, Any] = {"guard": {"kind": guard.kind, **guard.provenance()}} if guard else {}
+    settings = run_settings(config, project, models=list(models.values()), protocol=protocol.sha256, **held_back)
     done = find_finished(store, "evaluate", settings)
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))
@@ -103,10 +101,22 @@ def run_evaluate(store: Store, config: EvaluateConfig, project: str, progress: P
         figures = measure(rows["before"], rows["after"], config.confidence)
         figures["damage"] = measure_damage(store, config, suite, rows, (before, after), progress)
         work.metrics.update(figures, erased_run=erase_run.id if erase_run else "", protocol=protocol.sha256)
+        work.metrics.update(held_back)
         pictures = {name: [asdict(row) for row in judged] for name, judged in rows.items()}
         content = {"protocol": protocol, "models": models, "group": suite.group, "pictures": pictures}
         write_result_once(store, work.run, EVALUATION_ARTIFACT, {**content, "figures": work.metrics})
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
+
+
+def _changed_maker(
+    store: Store, config: EvaluateConfig, project: str, guard: Guard | None
+) -> tuple[PictureMaker, Run | None]:
+    """What is measured: the changed model with its run, or the original with a guard."""
+    if guard is not None:
+        return PictureMaker(store, project, config.model, config.device, guard=guard), None
+    folder, erase_run = erased_folder(store, config, project)
+    erased_id = f"run:{erase_run.id}" if erase_run else ""
+    return PictureMaker(store, project, str(folder), config.device, model_id=erased_id), erase_run
 
 
 def _make_together(maker: PictureMaker, suite: Suite, config: EvaluateConfig, progress: Progress, stage: str) -> None:
@@ -202,7 +212,7 @@ def load_named_detector(store: Store, name: str, config: Any, project: str, grou
     if name == "judge":
         if not group:
             raise InvalidInputError("The judge knows the embedded world only: use a suite mini-..., or --detector.")
-        from hfi.evaluate.detector_own import build_judge
+        from hfi.evaluate.detector_judge import build_judge
 
         return build_judge(group)
     if name == "score":

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from hfi.errors import ConfigError, InvalidInputError, ModelFolderError
 from hfi.evaluate.detector_cache import DetectorCache
+from hfi.evaluate.detector_judge import build_judge
 from hfi.evaluate.detector_nudenet import LICENCE_NOTICE, NudeNet, build_nudenet, to_bgr
 from hfi.evaluate.detector_opennsfw import OpenNsfw
-from hfi.evaluate.detector_own import build_judge
 from hfi.evaluate.detector_q16 import Q16, build_q16, convert_q16, q16_probability
 from hfi.evaluate.detectors import Reading, Scores, failures_by_reason, read_pictures
 from hfi.evaluate.protocol import DetectorSpec
