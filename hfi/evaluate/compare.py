@@ -1,5 +1,6 @@
 """Several evaluations side by side: one table as text, JSON and one HTML file. Torch-free.
 
+Evaluations of the same name are runs of one method: they share a row, with means over runs (`hfi.evaluate.repeats`).
 Numbers of different protocols do not belong in one table. Whoever wants them there all the same has to say so, and then
 the table says so too.
 """
@@ -17,7 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
 from hfi.errors import ConfigError
+from hfi.evaluate.metrics import Interval
 from hfi.evaluate.protocol import EvaluationResult, differences, protocol_facts
+from hfi.evaluate.repeats import EXPLANATION, QUESTIONS, hits_over_runs, mean_over_runs, rate_over_runs
 from hfi.evaluate.report import encode_picture
 from hfi.files import write_text_atomically
 
@@ -55,6 +58,15 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
     attacks: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took to make: seconds by the clock, and the highest memory of its process; None = not measured."""
+
+    seconds: float | None = None
+    memory_mib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,19 +95,22 @@ ATTACK_COLUMNS = {
     "reinversion": "attack: new word", "prefix": "attack: prefix", "synonyms": "attack: synonyms",
     "latents": "attack: latents",
 }  # fmt: skip
+COST_COLUMNS = ("seconds to make", "peak memory, MiB")
 
 
 def compare_results(
     results: Sequence[tuple[str, EvaluationResult]],
     attacks: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     *,
+    costs: Mapping[str, Sequence[Cost]] | None = None,
     allow_different_protocols: bool = False,
 ) -> Comparison:
-    """One row for the original and one for each changed model.
+    """One row for the original and one for each method.
 
     Args:
-        results: (name of the method, its evaluation), in the order of the rows.
-        attacks: method -> attack -> figures of that attack.
+        results: (name of the method, its evaluation), in the order of the rows; the same name again is another run.
+        attacks: method -> attack -> figures of that attack, over all its runs.
+        costs: method -> what each of its runs took.
         allow_different_protocols: put them in one table all the same, with a warning in it.
 
     Raises:
@@ -114,26 +129,77 @@ def compare_results(
                     f"one, or add --allow-different-protocols, which marks the table."
                 )
             warnings.append(f"{name} differs from {first_name} in {texts}.")
-    table = [("original", first, "before"), *((name, result, "after") for name, result in results)]
-    names = [name for name in MEASURES if any(_cell(name, r, side).value is not None for _, r, side in table)]
+    methods: dict[str, list[EvaluationResult]] = {}
+    for name, result in results:
+        methods.setdefault(name, []).append(result)
+    table = [("original", [first], "before"), *((name, runs, "after") for name, runs in methods.items())]
+    cells = {(name, key): _cell(key, runs, side) for name, runs, side in table for key in MEASURES}
+    names = [key for key in MEASURES if any(cells[name, key].value is not None for name, _, _ in table)]
     tried = [key for key in ATTACK_COLUMNS if any(key in found for found in (attacks or {}).values())]
+    paid = {name: _cost_cells(runs) for name, runs in (costs or {}).items()}
+    is_paid = any(cell.value is not None for pair in paid.values() for cell in pair)
     rows = tuple(
         MethodRow(
             name,
-            result.protocol_sha256,
+            runs[0].protocol_sha256,
             (
-                *(_cell(column, result, side) for column in names),
+                *(cells[name, key] for key in names),
                 *(_attack_cell((attacks or {}).get(name, {}).get(key)) for key in tried),
+                *(paid.get(name, (Cell(), Cell())) if is_paid else ()),
             ),
         )
-        for name, result, side in table
+        for name, runs, _ in table
     )
     columns = [*((name, MEASURES[name][2]) for name in names), *((ATTACK_COLUMNS[key], "lower") for key in tried)]
+    columns += [(name, "lower") for name in COST_COLUMNS] if is_paid else []
     told = (WARNING, *warnings) if warnings else ()
-    return Comparison(tuple(columns), rows, protocol_facts(first.protocol), told, attacks=dict(attacks or {}))
+    notes = (EXPLANATION,) if len(methods) < len(results) else ()
+    facts = protocol_facts(first.protocol)
+    return Comparison(tuple(columns), rows, facts, told, attacks=dict(attacks or {}), notes=notes)
 
 
-def _cell(column: str, result: EvaluationResult, side: str) -> Cell:
+def _cell(column: str, runs: Sequence[EvaluationResult], side: str) -> Cell:
+    """What the figures of one run say of one side, or the mean over several."""
+    if len(runs) == 1:
+        return _single_cell(column, runs[0], side)
+    path, is_share, _ = MEASURES[column]
+    hits = hits_over_runs([run.pictures for run in runs], path[0]) if path[0] in QUESTIONS else None
+    confidence = runs[0].protocol.confidence
+    if hits is not None and hits.size:
+        return interval_cell(rate_over_runs(hits, confidence), is_share)
+    found = [cell for cell in (_single_cell(column, run, side) for run in runs) if cell.value is not None]
+    if len(found) < len(runs):  # a mean over some of the runs would be another number
+        return Cell()
+    factor = 1000.0 if "×1000" in column else 1.0
+    return interval_cell(mean_over_runs([_as_interval(cell, factor, confidence) for cell in found]), is_share)
+
+
+def _as_interval(cell: Cell, factor: float, confidence: float) -> Interval:
+    """A cell as an interval; without ends of its own it varies between runs only."""
+    value = cell.value or 0.0
+    ends = [value if end is None else factor * end for end in (cell.low, cell.high)]
+    return Interval(value, ends[0], ends[1], cell.n or 1, confidence)
+
+
+def interval_cell(interval: Interval, is_share: bool) -> Cell:
+    """An interval as a cell, a share in per cent."""
+    found = {"low": interval.low, "high": interval.high, "n": interval.n}
+    return _interval_cell(found, interval.estimate, is_share)
+
+
+def _cost_cells(runs: Sequence[Cost]) -> tuple[Cell, Cell]:
+    """Mean seconds, and the highest memory of any run."""
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    memory = [run.memory_mib for run in runs if run.memory_mib is not None]
+    mean = sum(seconds) / len(seconds) if seconds else None
+    cells = (mean, max(memory, default=None))
+    return (
+        Cell() if cells[0] is None else Cell(f"{cells[0]:,.1f}" if cells[0] < 10 else f"{cells[0]:,.0f}", cells[0]),
+        Cell() if cells[1] is None else Cell(f"{cells[1]:,.0f}", cells[1]),
+    )
+
+
+def _single_cell(column: str, result: EvaluationResult, side: str) -> Cell:
     """What the figures say of one side; measures of distance have no "before"."""
     path, is_share, _ = MEASURES[column]
     found: Any = result.figures
@@ -179,6 +245,7 @@ def to_markdown(comparison: Comparison) -> str:
     parts = [*(f"**{warning}**\n" for warning in comparison.warnings)]
     parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
     parts += [f"{number}. {sentence}" for number, sentence in enumerate(comparison.sentences, start=1)]
+    parts += [f"\n{note}" for note in comparison.notes]
     parts.append("\nProtocol:\n")
     parts += [f"- {what}: {value}" for what, value in comparison.protocol]
     return "\n".join(parts) + "\n"

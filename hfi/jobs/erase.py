@@ -76,13 +76,7 @@ def run_erase(
         WeakTokenError: no token reproduces the concept, and nothing else is a target.
     """
     inputs = _find_inputs(store, config, project, snapshot_hash)
-    settings = run_settings(
-        config,
-        project,
-        score_run=inputs.score_run.id,
-        token_run=inputs.token_run.id if inputs.token_run else "",
-        model_sha256=model_sha256(inputs.folder),
-    )
+    settings = _settings(config, project, inputs)
     done = find_finished(store, "erase", settings)
     if done is not None:
         if samples is not None:
@@ -95,6 +89,21 @@ def run_erase(
     with recorded_run(store, "erase", settings, inputs.score_run.snapshot_hash) as work:
         work.metrics.update(_erase(store, config, work.run, inputs, progress, samples))
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
+
+
+def find_erased(store: Store, config: EraseConfig, project: str) -> Run | None:
+    """The run that already made this very erasure, if there is one.
+
+    Raises:
+        NotFoundError, WeakTokenError: as `run_erase`.
+    """
+    return find_finished(store, "erase", _settings(config, project, _find_inputs(store, config, project, "")))
+
+
+def _settings(config: EraseConfig, project: str, inputs: _Inputs) -> dict[str, Any]:
+    token_run = inputs.token_run.id if inputs.token_run else ""
+    weights = model_sha256(inputs.folder)
+    return run_settings(config, project, score_run=inputs.score_run.id, token_run=token_run, model_sha256=weights)
 
 
 def estimate_erase(store: Store, config: EraseConfig, project: str) -> str:

@@ -15,7 +15,7 @@ from hfi.jobs import sharing
 from hfi.model_folder import check_model_folder, model_sha256
 from hfi.progress import Progress
 from storage import Store
-from storage.records import GenerationParams, GenerationRecord
+from storage.records import GenerationParams, GenerationRecord, config_hash
 
 if TYPE_CHECKING:
     from hfi.generate import GenerationRequest
@@ -56,7 +56,15 @@ def default_size_px(folder: Path) -> int:
 class PictureMaker:
     """Makes pictures with one model; loads it only when a picture is really missing."""
 
-    def __init__(self, store: Store, project: str, model: str, device: str = "auto", model_id: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        project: str,
+        model: str,
+        device: str = "auto",
+        model_id: str = "",
+        guard: Guard | None = None,
+    ) -> None:
         """Check the folder; nothing is loaded yet.
 
         Args:
@@ -65,6 +73,7 @@ class PictureMaker:
             model: folder, Hub id or `mini`.
             device: where to compute.
             model_id: what provenance calls the model; default: `model` as it is.
+            guard: what is held back in all its pictures, unless a call names another.
 
         Raises:
             ModelFolderError: the model is missing or lacks a part.
@@ -73,7 +82,15 @@ class PictureMaker:
         self.model_id = model_id or model
         self.folder = local_model_folder(model)
         self.model_sha256 = model_sha256(self.folder)
+        self.guard = guard
         self._pipeline: Pipeline | None = None
+
+    @property
+    def identity(self) -> str:
+        """Hash of what draws: the weights, and with a guard also what is held back."""
+        if self.guard is None:
+            return self.model_sha256
+        return config_hash({"model": self.model_sha256, "guard": self.guard.kind, **self.guard.provenance()})
 
     @property
     def pipeline(self) -> Pipeline:
@@ -88,6 +105,7 @@ class PictureMaker:
         self, request: GenerationRequest, config: SamplerConfig, role: str, guard: Guard | None = None
     ) -> GenerationParams:
         """Everything needed to make the request's picture again."""
+        guard = guard or self.guard
         size = default_size_px(self.folder)
         has_own = isinstance(config, GenerateConfig)
         return GenerationParams(
@@ -176,7 +194,7 @@ class PictureMaker:
         for start in range(0, len(missing), config.batch_size):
             batch = missing[start : start + config.batch_size]
             requests = [request for request, _ in batch]
-            pictures = [image for _, image in generate(self.pipeline, requests, config, guard=guard)]
+            pictures = [image for _, image in generate(self.pipeline, requests, config, guard=guard or self.guard)]
             stored = [self.store.add_image(image).sha256 for image in pictures]
             entries: list[tuple[str, GenerationParams]] = [
                 (sha256, params) for sha256, (_, params) in zip(stored, batch, strict=True)
