@@ -36,7 +36,7 @@ N_CLICKS = 60
 COUNTS = ("judged", "lost", "doubled", "other", "not_decoded")
 
 # Runs in the page. Two moments are told: when the frame that holds the next picture begins (its callback; at 60 Hz the
-# wait for it alone is 0 to 16.7 ms), and when it is on its way to the screen (a message posted in that callback arrives).
+# wait for it alone is 0 to 16.7 ms), and when it is on its way to the screen (a message posted there arrives).
 PROBE = """
 window.measured = { frame: [], key: [], acknowledged: [], notDecoded: 0 };
 const painted = (then) => requestAnimationFrame(() => {
