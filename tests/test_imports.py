@@ -33,6 +33,7 @@ TORCH_FREE = (
     "hfi.evaluate.report",
     "hfi.jobs.evaluate",
 )
+PAGES = "ui.app"
 
 # room (path prefix) -> packages and modules that nothing in it may import, not even inside a function
 FORBIDDEN = {
@@ -90,19 +91,32 @@ def test_algorithms_see_only_records_and_errors_of_the_store() -> None:
     assert wrong == []
 
 
-def loaded_after_import(module: str) -> set[str]:
-    """Top-level packages in a fresh interpreter after it imported one module."""
-    code = f"import {module}, sys, json; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+REPORT = """
+import importlib, json, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    print(json.dumps([module, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """Module -> top-level packages of a fresh interpreter that has imported it and those before it, the pages last."""
+    words = [sys.executable, "-c", REPORT, *TORCH_FREE, *([PAGES] if has_pages() else [])]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
-    return set(json.loads(run.stdout.splitlines()[-1]))
+    return {module: set(packages) for module, packages in map(json.loads, run.stdout.splitlines())}
+
+
+def has_pages() -> bool:
+    return (ROOT / "ui" / "app.py").exists()
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_module_loads_without_torch(module: str) -> None:
-    assert loaded_after_import(module) & {*HEAVY, "gradio", "pandas", "datasets", "ui"} == set()
+def test_module_loads_without_torch(loaded: dict[str, set[str]], module: str) -> None:
+    assert loaded[module] & {*HEAVY, "gradio", "pandas", "datasets", "ui"} == set()
 
 
-@pytest.mark.skipif(not (ROOT / "ui" / "app.py").exists(), reason="the pages are not part of this checkout")
-def test_pages_load_without_torch() -> None:
-    assert loaded_after_import("ui.app") & set(HEAVY) == set()
+@pytest.mark.skipif(not has_pages(), reason="the pages are not part of this checkout")
+def test_pages_load_without_torch(loaded: dict[str, set[str]]) -> None:
+    assert loaded[PAGES] & set(HEAVY) == set()
