@@ -119,9 +119,10 @@ class Server:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, *, pages_after_seconds: float = 1.5) -> None:
+        """Start it and wait until it answers; Gradio's pages are built after a while."""
         command = [sys.executable, "-m", "tests.browser.serving", str(self.store_path), str(self.port)]
+        command.append(str(pages_after_seconds))
         with (self.store_path / "server.log").open("ab") as log:
             self.child = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -153,7 +154,7 @@ def wait_until(page: Any, expression: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, f"It did not come true within {seconds} s: {expression}"
-        page.wait_for_timeout(20)
+        page.wait_for_timeout(50)
 
 
 def find_chromium() -> str | None:
@@ -168,14 +169,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(store_path: str, port: str) -> None:
+def serve(store_path: str, port: str, pages_after_seconds: str = "1.5") -> None:
     """Serve a store until told to stop."""
     import uvicorn
 
     from ui.app import build_app
     from ui.settings import UiSettings
 
-    app = build_app(store_path, UiSettings(port=int(port), has_demo=False))
+    settings = UiSettings(port=int(port), has_demo=False, shell_delay_seconds=float(pages_after_seconds))
+    app = build_app(store_path, settings)
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", timeout_graceful_shutdown=1)
 
 

@@ -125,7 +125,7 @@ def test_server_may_die_and_come_back(visit: Visit, server: Server) -> None:
     person.judge("1", "2")
     server.stop(is_killed=True)
     person.judge("3", "4", "z", "5")
-    server.start()
+    server.start(pages_after_seconds=60)  # nobody asks for them here, and building them takes seconds
     person.wait_saved()
     person.judge("1")
     person.wait_saved()
