@@ -69,21 +69,26 @@ def toy_recipe(model: str) -> LoopRecipe:
     Cost: under a minute on one core.
     """
     sampler = {"num_inference_steps": 4, "guidance_scale": 3.0, "batch_size": 16}
-    evaluate = EvaluateConfig(**sampler, model=model, suite="mini-weapons", num_concept_images=8, num_other_images=8)
+    evaluate = EvaluateConfig(**sampler, model=model, suite="mini-weapons", num_concept_images=4, num_other_images=4)
     return LoopRecipe(
         group="weapon",
-        num_concept_images=16,
-        num_other_images=16,
+        num_concept_images=8,
+        num_other_images=8,
         generate=GenerateConfig(**sampler, model=model),
         simulate=SimulateConfig(),
         score=ScoreConfig(max_epochs=5),
         invert=InvertConfig(model=model, num_train_steps=3, num_concepts=2, batch_size=2, placeholder="<weapon>"),
         erase=EraseConfig(
-            model=model, allow_weak_tokens=True, num_train_steps=3, batch_size=2, checkpoint_every_n_steps=2
+            model=model,
+            allow_weak_tokens=True,
+            num_train_steps=3,
+            batch_size=2,
+            checkpoint_every_n_steps=2,
+            bank_batches=2,
         ),
         contribution_steps=2,
         evaluate=evaluate,
-        contribution_evaluate=evaluate.model_copy(update={"num_concept_images": 4, "num_other_images": 4}),
+        contribution_evaluate=evaluate.model_copy(update={"num_concept_images": 2, "num_other_images": 2}),
     )
 
 
