@@ -127,7 +127,7 @@ class JobQueue:
 
         if not 1 <= priority <= MAX_PRIORITY:
             raise InvalidInputError(f"The priority is {priority}, but must be from 1 (first) to {MAX_PRIORITY}.")
-        request = prepare_request(self.store, request, self._score_snapshot(request))
+        request = self.prepare(request)
         stem = f"{request.kind}-{request_hash(request)[:10]}"
         earlier = self._find(workflow_id_prefix=f"{stem}-")
         for job in earlier:
@@ -153,6 +153,14 @@ class JobQueue:
             except dbos_error.DBOSWorkflowIDInUseError:  # the same thing, submitted at the same moment
                 return Submission(self.get_job(job_id), is_new=False)
         return Submission(self.get_job(job_id), is_new=True)
+
+    def prepare(self, request: JobRequest) -> JobRequest:
+        """The request as `submit` would ask for it: its snapshot named, its paths absolute.
+
+        Raises:
+            NotFoundError: the project, snapshot or path is not there, or there is no score model yet.
+        """
+        return prepare_request(self.store, request, self._score_snapshot(request))
 
     def list_jobs(self, *, states: Sequence[JobState] = (), limit: int = 1000) -> list[Job]:
         """The newest jobs, newest first, or those in some states; with progress of those that run."""

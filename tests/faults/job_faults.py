@@ -3,12 +3,14 @@
     sudo python tests/faults/job_faults.py --rounds 50
 
 Protocol: a queue is filled with 20 short jobs (toy trainings with checkpoints, and imports) and a worker is started by
-a stand-in for the pages. Each round waits a random moment and then does one of: SIGKILL of the worker, of the job, of
-the stand-in for the pages; cancel of a random job; a disk that is full for two seconds. What has died is started
-again; when the queue runs empty it is filled again. At the end every job must be done, or cancelled if it was
-cancelled; what is done has the weights of an undisturbed run and an artifact with the recorded hash; no process is
-left, no scratch folder, no open run, and the doctor finds no error. A full disk needs the right to mount a file
-system in memory; without it that fault is left out, and the result says so.
+a stand-in for the pages. Each round waits a random moment, at most as long as a job takes on this machine, and then
+does one of: SIGKILL of the worker, of the job, of the stand-in for the pages; cancel of a random job; a disk that is
+full for two seconds. What has died is started again; when the queue runs empty it is filled again. At the end every
+job must be done, or cancelled if it was cancelled; what is done has the weights of an undisturbed run and an artifact
+with the recorded hash; no process is left, no scratch folder, no open run, and the doctor finds no error. A job that
+was itself killed, or was without space, in each of its five attempts is given up, as it should be: it must say so, and
+is counted apart. A full disk needs the right to mount a file system in memory; without it that fault is left out, and
+the result says so.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,6 +38,7 @@ from PIL import Image
 
 from hfi.job_requests import ImportRequest, JobRequest
 from hfi.jobs.queue import ACTIVE, Job, JobQueue
+from hfi.jobs.worker import MAX_ATTEMPTS
 from storage import Store
 from storage.doctor import examine_store
 from storage.files import path_sha256
@@ -62,6 +66,8 @@ class Drill:
         self.cancel_seconds: list[float] = []
         self.web: subprocess.Popen[bytes] | None = None
         self.done_faults: Counter[str] = Counter()
+        self.hits: Counter[str] = Counter()  # times that a job's own process was killed or had no space
+        self.given_up: list[str] = []
         self.pictures = disk / "pictures"
         self.pictures.mkdir()
         for number in range(5):
@@ -95,7 +101,7 @@ class Drill:
         """Do one fault; count it if there was something to hit."""
         strikes: dict[str, Callable[[], bool]] = {
             "kill worker": lambda: self._kill(self._workers()),
-            "kill job": lambda: self._kill(job_processes(self.store.path)),
+            "kill job": self._kill_job,
             "kill web": self._kill_web,
             "cancel": self._cancel,
             "disk full": self._fill_disk,
@@ -113,6 +119,21 @@ class Drill:
             except psutil.NoSuchProcess:
                 return False
         return bool(processes)
+
+    def _kill_job(self) -> bool:
+        self._count_hit()
+        return self._kill(job_processes(self.store.path))
+
+    def _count_hit(self) -> None:
+        """Remember whose process is hit."""
+        for job_id in self.requests:
+            self.hits[job_id] += self._process_of(job_id)
+
+    def seconds_of_a_job(self) -> float:
+        """How long a job takes here, as far as is known."""
+        costs = [self.queue.get_job(job_id).cost for job_id in self.requests]
+        known = [cost.seconds / cost.attempts for cost in costs if cost and cost.attempts]
+        return max(1.5, statistics.median(known)) if known else 1.5
 
     def _kill_web(self) -> bool:
         if self.web is None or self.web.poll() is not None:
@@ -143,6 +164,7 @@ class Drill:
 
     def _fill_disk(self) -> bool:
         ballast = self.disk / "ballast"
+        self._count_hit()
         with open(ballast, "wb", buffering=0) as file:
             while True:
                 try:
@@ -150,6 +172,7 @@ class Drill:
                 except OSError:
                     break
         time.sleep(FULL_SECONDS)
+        self._count_hit()  # it may have been tried again, or be another one's turn
         ballast.unlink()
         return True
 
@@ -166,8 +189,10 @@ class Drill:
     def _findings_of(self, job_id: str, request: JobRequest) -> Iterator[str]:
         job = self.queue.get_job(job_id)
         expected = "cancelled" if job_id in self.cancelled else "done"
-        if job.state != expected:
-            yield f"is {job.state}, not {expected}: {job.error}"
+        if job.state == "failed" and self.hits[job_id] >= MAX_ATTEMPTS:
+            self.given_up.append(f"{job_id}, hit {self.hits[job_id]} times: {job.error}")
+        elif job.state != expected:
+            yield f"is {job.state}, not {expected}, hit {self.hits[job_id]} times: {job.error} {_endings(self, job_id)}"
         elif job.state == "done" and isinstance(request, SlowRequest):
             run = self.store.get_run(job.run_id)
             if run.status != "done" or run.metrics["weights"] != expected_weights(request):
@@ -185,6 +210,12 @@ class Drill:
         wait_until(lambda: not all_processes(self.store.path), "end of the worker")
         self.queue.close()
         self.store.close()
+
+
+def _endings(drill: Drill, job_id: str) -> str:
+    """How the attempts of a job ended."""
+    path = drill.queue.folder(job_id).path / "cost.json"
+    return path.read_text() if path.is_file() else "no attempt was recorded"
 
 
 def run_rounds(
@@ -206,7 +237,7 @@ def run_rounds(
             if not drill.active():
                 drill.fill()
             wait_until(lambda: job_processes(drill.store.path) or not drill.active(), "a job that runs")
-            time.sleep(chooser.uniform(0.0, 1.5))
+            time.sleep(chooser.uniform(0.0, drill.seconds_of_a_job()))
             drill.strike(left.pop())
 
         def is_over() -> bool:
@@ -225,6 +256,7 @@ def run_rounds(
             "attempts": sum(cost.attempts for cost in attempts if cost),
             "longest_cancel_seconds": round(max(drill.cancel_seconds, default=0.0), 2),
             "findings": drill.findings(),
+            "given_up": drill.given_up,
         }
     finally:
         drill.close()

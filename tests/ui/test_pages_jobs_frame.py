@@ -145,6 +145,8 @@ def page(here: Visit) -> Page:
 def test_a_wrong_field_starts_nothing_and_keeps_the_block(page: Page, here: Visit) -> None:
     said = page.start(here, "a knife", 0)
     assert said.tone == "bad" and "look at the field" in said.sentence
+    large = page.start(here, "a knife", 1e30)
+    assert "too large" in large.values[1] and large.tone == "bad"
     assert said.values[0] == "" and "0 is too small" in said.values[1] and 'role="alert"' in said.values[1]
     assert all(value == gr.skip() for value in said.values[2:])
     assert "no project" in page.start(here, "a knife", 2, "nowhere").sentence
@@ -174,6 +176,23 @@ def test_the_block_finds_its_job_again(page: Page, here: Visit, store: Store) ->
     assert page.watch.find(Visit(here.context, here.user, {"job": first}), "other") is None
     here.queue.submit(ImportRequest(project="weapons", path=__file__))
     assert page.watch.find(here, "weapons").id == newest  # type: ignore[union-attr]
+
+
+def test_an_address_that_names_no_job_of_the_project_says_so_and_no_more(page: Page, here: Visit, store: Store) -> None:
+    first = page.start(here, "a knife", 2).values[2]
+    store.create_project("other")
+
+    def told(chosen: str, **query: str) -> str:
+        visited = Visit(here.context, here.user, query)
+        return page.watch.tell_missing(visited, chosen, page.watch.find(visited, chosen))
+
+    assert told("weapons") == told("weapons", job=first) == ""
+    sentences = [told("other", job=first), told("other", job=first[:-1] + "9"), told("other", job=SCRIPT)]
+    assert all("none of this page and project" in sentence for sentence in sentences)
+    assert "a knife" not in sentences[0] and len({text.replace(first, "").replace(first[:-1] + "9", "")
+                                                  for text in sentences[:2]}) == 1  # fmt: skip
+    assert told("other", job=first, project="weapons") == ""  # another project was chosen by hand
+    assert page.watch.values(Visit(here.context, here.user, {"job": first}), None)[:3] == ["", "", ""]
 
 
 def test_the_block_shows_state_buttons_and_log(page: Page, here: Visit) -> None:

@@ -21,7 +21,7 @@ from tests.ui.changed_models import NUM, add_erasure, add_evaluation, judge_pair
 from tests.ui.page_visits import build_visited_store, refusal, sentence, visit
 from ui.pages.job_fields import Fields
 from ui.pages.jobs_frame import read_request
-from ui.pages.judge_again import open_project, read_detectors, send_pairs, show_verdict, show_when_looked
+from ui.pages.judge_again import ASKED, open_project, read_detectors, send_pairs, show_verdict, show_when_looked
 
 JUDGE = DetectorSpec(
     name="judge", package="hfi", package_version="0.1.0", weights_sha256="a" * 64, classes=("bomb", "axe"),
@@ -110,11 +110,23 @@ def test_the_page_opens_with_the_newest_of_everything(store: Store) -> None:
 
 def test_wrong_input_is_named(store: Store) -> None:
     run = add_evaluation(store, add_erasure(store), 60)
-    assert "No evaluation is chosen" in refusal(send, store)
-    assert "Pairs: 0 is too small" in refusal(lambda: send(store, run, n=0))
-    assert "People: 2.5 is not a whole number" in refusal(lambda: send(store, run, people_each=2.5))
     other = add_evaluation(store, add_erasure(store, method="esd"), 30, num_inference_steps=25)
-    assert "another protocol" in refusal(send, store, run, other)
+    store.create_project("elsewhere")
+    foreign = add_evaluation(store, add_erasure(store, "elsewhere"), 30, "elsewhere")
+    for said, place, words in (
+        (send(store), "others", "No evaluation is chosen"),
+        (send(store, "0" * 12), "others", "no evaluation of this project"),
+        (send(store, foreign), "others", "no evaluation of this project"),
+        (send(store, run, other), "others", "another protocol"),
+        (send(store, run, part="both"), "part", "is no choice here"),
+        (send(store, run, n=0), "num_pairs", "0 is too small"),
+        (send(store, run, n=1e12), "num_pairs", "is too large"),
+        (send(store, run, people_each=2.5), "annotators_per_item", "2.5 is not a whole number"),
+        (send(store, run, seed=None), "seed", "Nothing is given here"),
+    ):
+        told = dict(zip(ASKED, said.values, strict=False))
+        assert said.tone == "bad" and "look at the field" in said.sentence
+        assert [name for name, html in told.items() if html] == [place] and words in told[place]
     assert "Nobody was asked" in refusal(show_verdict, visit(store), "weapons", run)
     assert all(item.name != "weapons-again" for item in store.list_projects())
 

@@ -14,6 +14,7 @@ from hfi.job_requests import InvertRequest, ScoreRequest
 from hfi.jobs.erase import MIN_TOKEN_SCORE
 from hfi.jobs.invert import TOKENS_ARTIFACT
 from hfi.jobs.queue import ACTIVE, Job
+from hfi.jobs.readiness import is_there
 from hfi.jobs.runs import latest_run
 from hfi.jobs.score import SCORE_ARTIFACT
 from storage.errors import InvalidInputError
@@ -144,8 +145,13 @@ def read_score(visit: Visit, fields: Fields) -> None:
 
 
 def _check_clip(name: str) -> None:
-    if name != "mini" and not Path(name or "missing").is_dir():
+    if name == "mini":
+        return
+    folder = Path(name)
+    if not is_there(name) or not folder.is_dir():
         raise InvalidInputError(f"There is no folder {name[:60]!r} on the server. Write its path, or mini.")
+    if not any((place / "config.json").is_file() for place in (folder, folder / "clip")):
+        raise InvalidInputError(f"{name[:60]} is not a CLIP folder: config.json is missing. Give one that has it.")
 
 
 def read_token(visit: Visit, fields: Fields) -> None:

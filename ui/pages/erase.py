@@ -156,7 +156,7 @@ def _build_more_fields(form: JobForm) -> list[Any]:
                 info=f"One a line, {MAX_SAMPLE_PROMPTS} at most. Empty: some flagged and some unflagged ones.",
             ),
         )  # fmt: skip
-        form.add("config.allow_weak_tokens", "Erase also with tokens that do not show the concept in their previews")
+        form.add("config.allow_weak_tokens", "Take weak tokens too")
         form.add("config.device", "Device", info="auto takes a GPU when there is one.")
     return groups
 

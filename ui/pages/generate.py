@@ -31,6 +31,7 @@ from ui.pages.job_fields import Fields, check_model
 from ui.pages.jobs_frame import JobForm, JobWatch, build_uncovers
 
 MAX_PICTURES_OF_A_JOB = 100_000
+MAX_SEEDS_CHARACTERS = 2000
 N_SHOWN = 60
 N_READY = 24
 NO_SET = "none"
@@ -165,6 +166,8 @@ def _read_file(path: Path) -> list[str]:
 
 
 def _read_seeds(text: str) -> list[int]:
+    if len(text) > MAX_SEEDS_CHARACTERS:
+        raise InvalidInputError(f"This is too long. Write ranges, such as 0-99: {MAX_SEEDS_CHARACTERS:,} characters.")
     try:
         return parse_seeds(text)
     except InvalidInputError:

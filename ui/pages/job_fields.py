@@ -17,11 +17,12 @@ import gradio as gr
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from hfi.model_folder import check_model_folder
+from hfi.jobs.readiness import is_there
+from hfi.model_folder import WEIGHT_SUFFIX, check_model_folder, check_weights_file
 from storage.errors import HFIError, InvalidInputError
 
 MAX_SHOWN_CHARACTERS = 60
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
 @dataclass
@@ -132,6 +133,7 @@ _RULES: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
     "int_from_float": _whole,
     "int_parsing": _whole,
     "int_type": _whole,
+    "int_parsing_size": lambda shown, limits: f"{shown} is too {'small' if shown[:1] == '-' else 'large'} to be used.",
     "float_parsing": _number,
     "float_type": _number,
     "finite_number": _number,
@@ -151,13 +153,15 @@ def check_model(name: str) -> None:
 
     Raises:
         InvalidInputError: it is neither the embedded one, nor on this computer, nor named like one of the Hub.
-        ModelFolderError: the folder lacks a part.
+        ModelFolderError: the folder lacks a part, or the file is not whole.
     """
-    if name == "mini" or Path(name).is_file():
+    if name == "mini":
         return
-    if name and Path(name).is_dir():
+    if is_there(name) and Path(name).is_dir():
         check_model_folder(Path(name))
-    elif not HUB_ID.fullmatch(name):
+    elif is_there(name) and Path(name).suffix == WEIGHT_SUFFIX:
+        check_weights_file(Path(name))
+    elif is_there(name) or not HUB_ID.fullmatch(name):
         raise InvalidInputError(
             f"There is no model {name[:MAX_SHOWN_CHARACTERS]!r}. Write mini, a folder or .safetensors file on the "
             "server, or owner/name of the Hub."

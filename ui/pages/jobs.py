@@ -14,6 +14,7 @@ from hfi.progress import format_seconds
 from storage.errors import InvalidInputError
 from ui.pages.frame import (
     RESEARCHER,
+    Said,
     Shell,
     Visit,
     build_header,
@@ -64,14 +65,18 @@ def build_jobs(shell: Shell) -> None:
     def show_job(visit: Visit, choice: str) -> tuple[Any, ...]:
         return tuple(watch.values(visit, visit.queue.get_job(choice.partition("|")[0])))
 
-    def open_jobs(visit: Visit) -> tuple[Any, ...]:
+    def open_jobs(visit: Visit) -> Any:
         names, _ = project_choices(visit)
-        job = find_job(visit, visit.query.get("job", ""))
-        return (gr.update(choices=["any", *names]), *show_jobs(visit, 1), *watch.values(visit, job))
+        asked = visit.query.get("job", "")
+        job = find_job(visit, asked)
+        values = (gr.update(choices=["any", *names]), *show_jobs(visit, 1), *watch.values(visit, job))
+        if asked and job is None:
+            return Said(values, f"There is no job {asked[:80]!r}. Choose one from the list below.", "plain")
+        return values
 
     watch.connect()
     shell.on_select(board, show_job, RESEARCHER, outputs=watch.outputs)
-    on_load(shell, open_jobs, RESEARCHER, [project, *outputs, *watch.outputs])
+    on_load(shell, open_jobs, RESEARCHER, [project, *outputs, *watch.outputs], watch.notice)
 
 
 def show_first_page(visit: Visit, *filters: str) -> tuple[Any, ...]:

@@ -35,7 +35,8 @@ from pydantic import ValidationError
 from hfi.evaluate.charts import line_chart
 from hfi.job_requests import JobRequest
 from hfi.jobs.job_folder import JobProgress
-from hfi.jobs.queue import ACTIVE, Job
+from hfi.jobs.queue import ACTIVE, Job, Submission
+from hfi.jobs.readiness import find_problems
 from hfi.jobs.worker_files import live_workers
 from hfi.progress import format_seconds
 from storage.errors import HFIError, NotFoundError
@@ -116,8 +117,11 @@ class JobWatch:
     def connect(self) -> None:
         """Tie the block to its events; to be called when everything that follows it is known."""
 
-        def open_watch(visit: Visit, project: str) -> tuple[Any, ...]:
-            return tuple(self.values(visit, self.find(visit, project)))
+        def open_watch(visit: Visit, project: str) -> Any:
+            job = self.find(visit, project)
+            missing = self.tell_missing(visit, project, job)
+            values = self.values(visit, job)
+            return Said(values, missing, "plain") if missing else tuple(values)
 
         def watch_job(visit: Visit, job_id: str) -> tuple[Any, ...]:
             return tuple(self.values(visit, visit.queue.get_job(job_id) if job_id else None))
@@ -144,6 +148,16 @@ class JobWatch:
             return named
         found = [job for job in visit.queue.list_jobs(states=ACTIVE) if self._is_mine(job, project)]
         return visit.queue.get_job(found[0].id) if found else None
+
+    def tell_missing(self, visit: Visit, project: str, shown: Job | None) -> str:
+        """A sentence if the address names a job that is not shown; "" otherwise, and when another project was chosen.
+
+        It is the same whether there is no such job, or it is another project's.
+        """
+        asked = visit.query.get("job", "")
+        if not asked or (shown is not None and shown.id == asked) or visit.query.get("project", project) != project:
+            return ""
+        return f"The address names the job {asked[:80]!r}, which is none of this page and project. See the page Jobs."
 
     def _is_mine(self, job: Job, project: str) -> bool:
         return job.project == project and (not self.kinds or job.kind in self.kinds)
@@ -196,18 +210,29 @@ class JobForm:
         try:
             visit.store.get_project(project or "")
             request = read_request(self.request_class, project, visit, fields, read_form, list(self.places))
-            submission = visit.queue.submit(request, user=visit.user.name) if request else None
+            submission = self._submit(visit, request, fields) if request else None
         except HFIError as error:
             fields.problems.setdefault("", str(error))
             submission = None
-        messages = [_message(fields.problems.get(place, "")) for place in self.places]
+        messages = [field_message(fields.problems.get(place, "")) for place in self.places]
         if submission is None:
             unchanged = [gr.skip() for _ in watch.outputs]
-            return Said([*messages, *unchanged], _refusal(fields.problems), "bad")
+            return Said([*messages, *unchanged], tell_refusal(fields.problems), "bad")
         job = submission.job
         who = "You have" if job.user == visit.user.name else "Somebody has"
         sentence = "Started." if submission.is_new else f"{who} started the same already: here it is."
         return Said([*messages, *watch.values(visit, job)], sentence, "good" if submission.is_new else "plain")
+
+    def _submit(self, visit: Visit, request: JobRequest, fields: Fields) -> Submission | None:
+        """The job; None, and `fields.problems`, if the store lacks what it needs."""
+        with fields.at("snapshot" if "snapshot" in self.places else ""):
+            request = visit.queue.prepare(request)
+        if fields.problems:
+            return None
+        active = {job.kind for job in visit.queue.list_jobs(states=ACTIVE) if job.project == request.project}
+        for place, sentence in find_problems(visit.store, request, active).items():
+            fields.problems.setdefault(place if place in self.places else "", sentence)
+        return None if fields.problems else visit.queue.submit(request, user=visit.user.name)
 
 
 def read_request(
@@ -231,15 +256,16 @@ def read_request(
     return None if fields.problems else request
 
 
-def _message(sentence: str) -> str:
+def field_message(sentence: str) -> str:
+    """What stands under a field: what is wrong with it, or nothing."""
     return fill("field_message.html", sentence=sentence) if sentence else ""
 
 
-def _refusal(problems: dict[str, str]) -> str:
+def tell_refusal(problems: dict[str, str], what: str = "Nothing was started") -> str:
+    """The sentence under the button: how many fields are marked, and what belongs to none of them."""
     n_fields = sum(place != "" for place in problems)
-    words = {0: [], 1: ["Nothing was started: look at the field that is marked."]}.get(
-        n_fields, [f"Nothing was started: look at the {n_fields} fields that are marked."]
-    )
+    marked = "the field that is marked" if n_fields == 1 else f"the {n_fields} fields that are marked"
+    words = [f"{what}: look at {marked}."] if n_fields else []
     return " ".join([*words, *([problems[""]] if "" in problems else [])])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, get_args
 
 import gradio as gr
@@ -33,7 +33,7 @@ from ui.pages.frame import (
     project_choices,
 )
 from ui.pages.job_fields import Fields, explain_errors
-from ui.pages.jobs_frame import JobForm, JobWatch
+from ui.pages.jobs_frame import JobForm, JobWatch, field_message, tell_refusal
 from ui.pages.results import describe_evaluation
 
 PARTS = (
@@ -42,7 +42,9 @@ PARTS = (
 )
 DETECTORS = tuple(name for name in get_args(DetectorName) if name != "auto")
 PLACES = ("num_pairs", "annotators_per_item", "seed")
+ASKED = ("others", "part", *PLACES)
 LOOK_AGAIN_SECONDS = 5.0
+N_ASKING_OUTPUTS = 5  # of `show_askings`
 
 
 def build_judge_again(shell: Shell) -> None:
@@ -64,11 +66,13 @@ def build_judge_again(shell: Shell) -> None:
             watch = JobWatch(shell, ("verdict",), project)
         timer = gr.Timer(LOOK_AGAIN_SECONDS, active=False)
     outputs = [chosen, board, again, more, timer]
+    messages = [asking[f"{place} message"] for place in ASKED]
     watch.follow(show_when_looked, [board])
     form.connect(button, watch, read_detectors)
     watch.connect()
     inputs = [project, asking["others"], asking["part"], *(asking[place] for place in PLACES)]
-    shell.on(asking["send"].click, send_pairs, RESEARCHER, inputs, outputs, notice, show_progress="minimal")
+    sent = [*messages, *outputs]
+    shell.on(asking["send"].click, send_pairs, RESEARCHER, inputs, sent, notice, show_progress="minimal")
     shell.on(project.change, open_project, RESEARCHER, [project], [asking["others"], *outputs], notice)
     for trigger in (chosen.input, again.click, timer.tick):
         shell.on(trigger, show_verdict, RESEARCHER, [project, chosen], [board], notice)
@@ -78,21 +82,30 @@ def build_judge_again(shell: Shell) -> None:
 def _build_asking() -> dict[str, Any]:
     """What is sent to people."""
     build_html(fill("panel_title.html", title="Send pairs to people", text="The first evaluation gives the original."))
+    found: dict[str, Any] = {}
+
+    def add(place: str, made: Callable[[], Any], min_width: int) -> None:
+        with gr.Column(min_width=min_width, elem_classes="job-field"):
+            found[place], found[f"{place} message"] = made(), build_html("", "field-message")
+
     with gr.Row(equal_height=False):
-        others = gr.Dropdown(
-            [], multiselect=True, label="Models that are compared with the original", min_width=260,
-            info="Evaluations of one protocol; two of them are compared with each other too.",
-        )  # fmt: skip
-        part = gr.Radio(list(PARTS), value="concept", label="Which pictures", elem_classes="column-choice")
+        add("others", _build_others, 260)
+        add("part", lambda: gr.Radio(list(PARTS), value="concept", label="Which pictures",
+                                     elem_classes="column-choice"), 260)  # fmt: skip
     with gr.Row(equal_height=False):
-        n_pairs = gr.Number(30, label="Pairs of each two models", min_width=160)
-        n_people = gr.Number(3, label="People who judge each pair", info="Whoever may judge finds it.", min_width=160)
-        seed = gr.Number(0, label="Seed", info="Of the choice and of the order.", min_width=120)
-    send = gr.Button("Send to the label page", variant="primary", elem_classes="narrow")
-    return {
-        "others": others, "part": part, "num_pairs": n_pairs, "annotators_per_item": n_people, "seed": seed,
-        "send": send,
-    }  # fmt: skip
+        add("num_pairs", lambda: gr.Number(30, label="Pairs of each two models"), 160)
+        add("annotators_per_item", lambda: gr.Number(3, label="People who judge each pair",
+                                                     info="Whoever may judge finds it."), 160)  # fmt: skip
+        add("seed", lambda: gr.Number(0, label="Seed", info="Of the choice and of the order."), 120)
+    found["send"] = gr.Button("Send to the label page", variant="primary", elem_classes="narrow")
+    return found
+
+
+def _build_others() -> gr.Dropdown:
+    return gr.Dropdown(
+        [], multiselect=True, label="Models that are compared with the original",
+        info="Evaluations of one protocol; two of them are compared with each other too.",
+    )  # fmt: skip
 
 
 def _build_detectors(form: JobForm) -> gr.Button:
@@ -152,30 +165,36 @@ def describe_asking(run: Run) -> str:
 def send_pairs(visit: Visit, name: str, others: Any, part: str, *numbers: Any) -> Said:
     """Make the pair project from the chosen evaluations; asking the same again changes nothing."""
     visit.store.get_project(name or "")
-    chosen = [str(run_id) for run_id in others or []]
-    if not chosen:
-        raise InvalidInputError("No evaluation is chosen. Measure a model on the page Results, then choose it here.")
-    config = read_config(chosen, part, dict(zip(PLACES, numbers, strict=True)))
-    done = run_judge_again(visit.store, config, name, NullProgress())
-    sentence = f"{done.figures['items']} pairs wait on the label page in the project {done.figures['project']!r}."
-    return Said(show_askings(visit, name), sentence)
+    fields = Fields(dict(zip(PLACES, numbers, strict=True)) | {"part": part})
+    config = read_config(visit, name, [str(run_id) for run_id in others or []], fields)
+    sentence, askings = "", [gr.skip()] * N_ASKING_OUTPUTS
+    if config is not None:
+        with fields.at("others"):
+            done = run_judge_again(visit.store, config, name, NullProgress())
+            figures, askings = done.figures, list(show_askings(visit, name))
+            sentence = f"{figures['items']} pairs wait on the label page in the project {figures['project']!r}."
+    messages = [field_message(fields.problems.get(place, "")) for place in ASKED]
+    if fields.problems:
+        return Said([*messages, *askings], tell_refusal(fields.problems, "Nothing was sent"), "bad")
+    return Said([*messages, *askings], sentence)
 
 
-def read_config(run_ids: list[str], part: str, numbers: Mapping[str, Any]) -> JudgeAgainConfig:
-    """What was typed, checked.
-
-    Raises:
-        InvalidInputError: names the field that breaks its rule.
-    """
-    fields = Fields(dict(numbers))
+def read_config(visit: Visit, name: str, run_ids: list[str], fields: Fields) -> JudgeAgainConfig | None:
+    """What was typed; None, and `fields.problems`, if something is wrong with it."""
+    known = {run.id for run in list_evaluations(visit.store, name)}
+    with fields.at("others"):
+        if not run_ids:
+            raise InvalidInputError(
+                "No evaluation is chosen. Measure a model on the page Results, then choose it here."
+            )
+        if not known.issuperset(run_ids):
+            raise InvalidInputError("One of them is no evaluation of this project. Choose from the list.")
     try:
-        return JudgeAgainConfig.model_validate({"others": ",".join(run_ids), "part": part, **fields.values})
+        config = JudgeAgainConfig.model_validate({"others": ",".join(run_ids), **fields.values})
     except ValidationError as error:
-        labels = {"num_pairs": "Pairs", "annotators_per_item": "People", "seed": "Seed"}
-        problems = explain_errors(error, PLACES)
-        raise InvalidInputError(
-            " ".join(f"{labels.get(place, 'Settings')}: {sentence}" for place, sentence in problems.items())
-        ) from error
+        fields.problems |= explain_errors(error, ASKED)
+        return None
+    return None if fields.problems else config
 
 
 def read_detectors(visit: Visit, fields: Fields) -> None:

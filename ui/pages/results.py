@@ -8,9 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from hfi.config import EvaluateConfig
 from hfi.evaluate.protocol import NAMED_PROTOCOLS
+from hfi.evaluate.suites import load_suite
 from hfi.job_requests import AttackRequest, EvaluateRequest
 from hfi.jobs.queue import Job
+from hfi.jobs.readiness import is_there
 from hfi.jobs.side_by_side import (
     build_tables,
     describe_erasure,
@@ -45,7 +48,7 @@ OWN_PROTOCOL = ""
 OWN_FIELDS = (
     ("suite", "Prompts"), ("detector", "Who judges"), ("num_concept_images", "Pictures of the concept"),
     ("num_other_images", "Pictures of anything else"), ("num_inference_steps", "Steps"),
-    ("guidance_scale", "Guidance"),
+    ("guidance_scale", "Guidance"), ("detector_path", "Weights of who judges"),
 )  # fmt: skip
 ATTACKS = (
     ("All of them", "all"), ("A new word for it", "reinversion"), ("A searched prefix", "prefix"),
@@ -154,7 +157,7 @@ def read_measure(visit: Visit, fields: Fields) -> None:
     values = fields.values
     if values["config.protocol"]:
         for name, _ in OWN_FIELDS:
-            values.pop(f"config.{name}")
+            values.pop(f"config.{name}", None)
     else:
         with fields.at("config.suite"):
             check_suite(visit, values["config.suite"] or "")
@@ -173,7 +176,10 @@ def _read_model(visit: Visit, fields: Fields) -> None:
         run_id = fields.values["config.erased"] or ""
         if not run_id:
             raise InvalidInputError("No model is chosen. Erase something first, then choose it here.")
-        fields.values["config.model"] = visit.store.get_run(run_id).config["config"]["model"]
+        run = visit.store.get_run(run_id)
+        if run.kind != "erase":
+            raise InvalidInputError(f"{run_id!r} is no changed model. Choose one that is in the list.")
+        fields.values["config.model"] = run.config["config"]["model"]
 
 
 def check_suite(visit: Visit, name: str) -> None:
@@ -181,10 +187,15 @@ def check_suite(visit: Visit, name: str) -> None:
 
     Raises:
         InvalidInputError: it is neither a named suite nor a file in a folder that may be imported from.
+        PromptFileError: the file is no suite.
     """
+    if name in SUITES:
+        return
     folders = [Path(folder).resolve() for folder in getattr(visit.context.settings, "import_folders", ())]
-    place = Path(name).resolve()
-    if name not in SUITES and not (place.is_file() and any(place.is_relative_to(folder) for folder in folders)):
+    place = Path(name).resolve() if is_there(name) else None
+    if place is not None and place.is_file() and any(place.is_relative_to(folder) for folder in folders):
+        load_suite(EvaluateConfig(suite=name, num_concept_images=1, num_other_images=1), None)
+    else:
         raise InvalidInputError(
             f"There are no prompts {name[:80]!r}. Choose {', '.join(SUITES)}, or name a JSON file in a folder that may "
             "be imported from (`hfi ui --import-folder`)."
