@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+import secrets
+import shutil
+import sqlite3
+import tempfile
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
@@ -37,8 +42,32 @@ def add_pictures(store: Store, n: int, size_px: int = 8) -> list[str]:
     return [store.add_image(Image.new("RGB", (size_px, size_px), colour)).sha256 for colour in colours]
 
 
+_TEMPLATES = tempfile.TemporaryDirectory(prefix="hfi-stores-")  # of this process
+
+
+def copy_store(path: Path, name: str, build: Callable[[Path], Store]) -> Store:
+    """The store that `build` makes, as a copy of the first of this name: the same again would take eight times as long.
+
+    It has an id and a key of its own, as every store has.
+    """
+    template = Path(_TEMPLATES.name) / uuid.uuid5(uuid.NAMESPACE_OID, name).hex
+    if not template.exists():
+        unfinished = template.with_name(uuid.uuid4().hex)  # so that one that failed is not copied
+        build(unfinished).close()
+        unfinished.rename(template)
+    shutil.copytree(template, path, dirs_exist_ok=True)
+    with closing(sqlite3.connect(path / "store.db")) as connection, connection:
+        for key, value in (("store_id", str(uuid.uuid4())), ("pseudonym_key", secrets.token_hex(32))):
+            connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    return Store.open(path, clock=HandClock())
+
+
 def build_flag_store(path: Path, n_items: int = 12, **settings: object) -> Store:
     """A flag project "weapons" with generated pictures, three people and one simulated annotator."""
+    return copy_store(path, f"flag {n_items} {settings}", lambda template: _flag_store(template, n_items, settings))
+
+
+def _flag_store(path: Path, n_items: int, settings: dict[str, object]) -> Store:
     store = Store.open(path, clock=HandClock())
     defaults: dict[str, object] = {"gold_fraction": 0.0, "repeat_fraction": 0.0}
     store.create_project("weapons", categories=["gun", "knife"], guideline=GUIDELINE, **(defaults | settings))

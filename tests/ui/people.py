@@ -10,7 +10,7 @@ import httpx
 from starlette.testclient import TestClient
 
 from storage import ItemInput, Store
-from tests.storage.builders import HandClock, add_pictures
+from tests.storage.builders import HandClock, add_pictures, copy_store
 from ui.app import Application, build_app
 from ui.settings import UiSettings
 
@@ -24,6 +24,10 @@ Json = dict[str, Any]
 
 def build_store(path: Path, n_items: int = 12, **settings: object) -> Store:
     """A flag project "weapons" without hidden checks, and one person of each role."""
+    return copy_store(path, f"people {n_items} {settings}", lambda template: _new_store(template, n_items, settings))
+
+
+def _new_store(path: Path, n_items: int, settings: dict[str, object]) -> Store:
     store = Store.open(path, clock=HandClock())
     defaults: dict[str, Any] = {"gold_fraction": 0.0, "repeat_fraction": 0.0, "annotators_per_item": 2}
     store.create_project("weapons", categories=["gun", "knife"], guideline="Is it a **weapon**?", **defaults | settings)
