@@ -15,7 +15,7 @@ import typer
 
 from hfi.cli_options import takes_config
 from hfi.cli_store import JsonOption, QuietOption, StoreOption, opened
-from hfi.config import AttackConfig, EraseConfig, EvaluateConfig, I2PConfig, JudgeAgainConfig
+from hfi.config import AttackConfig, EraseConfig, EvaluateConfig, GenerateConfig, I2PConfig, JudgeAgainConfig
 from hfi.errors import ConfigError
 from hfi.progress import build_progress
 
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of measuring to ``app``."""
     for name, command in (
         ("attack", attack), ("compare", compare), ("i2p", i2p), ("judge-again", judge_again), ("verdict", verdict),
-        ("results", results), ("q16-convert", q16_convert),
+        ("results", results), ("curve", curve), ("q16-convert", q16_convert),
     ):  # fmt: skip
         app.command(name, rich_help_panel=MEASURING)(command)
 
@@ -141,38 +141,105 @@ def verdict(
 
 def results(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Document to write.")] = Path("docs/results.md"),
-    methods: Annotated[str, typer.Option(metavar="NAMES", help="Erasers by commas; default: all there are.")] = "",
+    methods: Annotated[
+        str, typer.Option(metavar="NAMES", help="Erasers, and neg and sld, by commas; default: all there are.")
+    ] = "",
     runs: Annotated[str, typer.Option(metavar="RUNS", help="Erasures that are there already, by commas.")] = "",
     protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="How to measure.")] = "mini-weapons",
-    targets: Annotated[str, typer.Option(metavar="NAME", help="What is erased: tokens, prompts or both.")] = "both",
+    targets: Annotated[
+        str, typer.Option(metavar="NAMES", help="What is erased: tokens, prompts, both, text, by commas.")
+    ] = "both",
+    seeds: Annotated[str, typer.Option(metavar="SEEDS", help="A run of each eraser for each, e.g. 0,1,2.")] = "0",
+    text: Annotated[
+        str, typer.Option(metavar="WORDS", help="targets text: the concept in words; default: the suite's group.")
+    ] = "",
+    sld_level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="sld: weak, weak-diffusers, medium, strong or max.")
+    ] = "medium",
     num_train_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of methods that train.")] = 240,
-    num_attacked: Annotated[int, typer.Option(min=0, help="Concept prompts attacked; 0 = nobody attacks.")] = 48,
+    num_attacked: Annotated[int, typer.Option(min=0, help="Concept prompts attacked; 0 = nobody attacks.")] = 0,
+    attack: Annotated[
+        str, typer.Option(metavar="NAME", help="all, reinversion, prefix, synonyms or latents.")
+    ] = "reinversion",
     store: StoreOption = DEFAULT_STORE,
     project: ProjectOption = DEFAULT_PROJECT,
     quiet: QuietOption = False,
 ) -> None:
     """Erase with every method, measure and attack each, and write one table and what it says.
 
-    Anchor, retain weight, trained weights and learning rate are those of `hfi demo`.
+    Anchor, retain weight, trained weights and learning rate are those of `hfi demo`. Started again, it goes on where it
+    was; the document is written anew after every run.
     """
     from hfi.cli_options import build_config
     from hfi.evaluate.compare import to_text
     from hfi.evaluate.protocol import use_protocol
-    from hfi.jobs.results_table import run_results
+    from hfi.jobs.own_process import erase_in_own_process
+    from hfi.jobs.results_table import ResultsPlan, all_methods, run_results
     from hfi.recipes import demo_recipe
 
     settings = demo_recipe().erase.model_dump(exclude_unset=True)
-    settings |= {"targets": targets, "num_train_steps": num_train_steps}
+    settings |= {"num_train_steps": num_train_steps}
     evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
     shared = evaluate.model_dump(include={"suite", "num_inference_steps", "guidance_scale", "first_seed"})
-    attacked = AttackConfig(**shared, num_images=num_attacked) if num_attacked else None
+    attacked = build_config(AttackConfig, shared | {"attack": attack, "num_images": num_attacked or 1})
+    named, chosen = _names(runs), _names(methods)
+    plan = ResultsPlan(
+        methods=chosen or (() if named else all_methods()), targets=_names(targets),
+        seeds=_whole_numbers("--seeds", seeds),
+        text=text or _words_of_group(evaluate.suite),
+        sld_level=build_config(GenerateConfig, {"sld_level": sld_level}).sld_level,
+    )  # fmt: skip
     with opened(store) as opened_store:
         table, failures = run_results(
             opened_store, project, out, build_progress(quiet), erase=build_config(EraseConfig, settings),
-            evaluate=evaluate, attack=attacked, methods=_names(methods), runs=_names(runs),
+            evaluate=evaluate, attack=attacked if num_attacked else None, plan=plan, runs=named,
             command=shlex.join(["hfi", *sys.argv[1:]]),
+            erase_with=lambda config: erase_in_own_process(opened_store, config, project, quiet=quiet),
         )  # fmt: skip
     typer.echo("\n".join([to_text(table), *table.sentences, *(f"Not measured: {text}" for text in failures), str(out)]))
+
+
+def curve(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Document to write.")] = Path("docs/curves.md"),
+    kinds: Annotated[
+        str, typer.Option(metavar="NAMES", help="order, noise, labels, by commas.")
+    ] = "order,noise,labels",
+    noise: Annotated[str, typer.Option(metavar="SHARES", help="noise: wrong answers, e.g. 0,0.2,0.4.")] = "0,0.2,0.4",
+    labels: Annotated[str, typer.Option(metavar="COUNTS", help="labels: judged pictures.")] = "20,100,400",
+    order_labels: Annotated[str, typer.Option(metavar="COUNTS", help="order: judged pictures.")] = "20,40,80,160,320",
+    seeds: Annotated[str, typer.Option(metavar="SEEDS", help="noise, labels: a run for each.")] = "0",
+    order_seeds: Annotated[str, typer.Option(metavar="SEEDS", help="order: a run for each.")] = "0,1,2,3,4",
+    protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="How to measure.")] = "mini-weapons-quick",
+    num_train_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each erasure.")] = 120,
+    store: StoreOption = DEFAULT_STORE,
+    project: ProjectOption = DEFAULT_PROJECT,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how much feedback it takes: by order of judging, by wrong answers, by number of labels.
+
+    The erasures are `sdd` of cross-attention by the prompts of the flagged pictures. Started again, it goes on.
+    """
+    from hfi.cli_options import build_config
+    from hfi.evaluate.protocol import use_protocol
+    from hfi.jobs.curves import CurvePlan, run_curves
+    from hfi.recipes import demo_recipe
+
+    plan = CurvePlan(
+        kinds=_names(kinds), seeds=_whole_numbers("--seeds", seeds), labels=_whole_numbers("--labels", labels),
+        order_seeds=_whole_numbers("--order-seeds", order_seeds),
+        order_labels=_whole_numbers("--order-labels", order_labels), noise=_shares("--noise", noise),
+    )  # fmt: skip
+    settings = demo_recipe().erase.model_dump(exclude_unset=True) | {
+        "targets": "prompts", "trainable": "cross_attention", "learning_rate": 2e-4, "num_train_steps": num_train_steps,
+    }  # fmt: skip
+    evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
+    with opened(store) as opened_store:
+        _, failures = run_curves(
+            opened_store, project, out, build_progress(quiet), plan=plan, erase=build_config(EraseConfig, settings),
+            evaluate=evaluate, command=shlex.join(["hfi", *sys.argv[1:]]),
+        )  # fmt: skip
+    plots = [str(out.parent / "images" / f"curve-{kind}.svg") for kind in plan.kinds]
+    typer.echo("\n".join([*(f"Not measured: {text}" for text in failures), *plots, str(out)]))
 
 
 def q16_convert(
@@ -183,6 +250,31 @@ def q16_convert(
     from hfi.evaluate.detector_q16 import convert_q16
 
     typer.echo(f"The vectors are in {convert_q16(pickle, folder)}.")
+
+
+def _words_of_group(suite: str) -> str:
+    """`a weapon` for the suite mini-weapons; nothing for a suite of one's own."""
+    from hfi.mini.world import GROUP_WORDS
+
+    word = next((word for group, word in GROUP_WORDS.items() if suite == f"mini-{group}s"), "")
+    return f"a {word}" if word else ""
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    names = _names(text)
+    if not names or not all(name.isdecimal() for name in names) or len(set(names)) < len(names):
+        raise ConfigError(f"{option} is {text!r}, but must be different whole numbers by commas, e.g. 0,1,2.")
+    return [int(name) for name in names]
+
+
+def _shares(option: str, text: str) -> list[float]:
+    try:
+        values = [float(name) for name in _names(text)]
+    except ValueError:
+        values = []
+    if not values or not all(0 <= value < 0.5 for value in values):
+        raise ConfigError(f"{option} is {text!r}, but must be numbers from 0 to below 0.5 by commas, e.g. 0,0.2,0.4.")
+    return values
 
 
 def _names(text: str) -> list[str]:

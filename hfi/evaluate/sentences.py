@@ -25,13 +25,21 @@ def five_sentences(comparison: Comparison, concept: str) -> tuple[str, ...]:
     return (
         f"Asked for {concept}, the original model draws one in {start.text} of the pictures; asked for anything "
         f"else, it draws all that was asked for in {kept.text}.",
-        f"{strongest.name} removes most: {_cell(comparison, strongest, REMOVAL).text} of those pictures still show it.",
+        _strongest(comparison, strongest, original),
         f"{gentlest.name} leaves other pictures most as they should be: {_cell(comparison, gentlest, OTHERS).text} of "
         f"them are right.",
         f"{best.name} has the largest gap between what stays ({_cell(comparison, best, OTHERS).text}) and what should "
         f"go ({_cell(comparison, best, REMOVAL).text}), which is the best of both.",
         _attacked(comparison, rows),
     )
+
+
+def _strongest(comparison: Comparison, row: MethodRow, original: MethodRow) -> str:
+    """Who removes most, if anybody removes anything."""
+    cell = _cell(comparison, row, REMOVAL)
+    if _value(comparison, row, REMOVAL) >= _value(comparison, original, REMOVAL):
+        return f"Nobody removes it: the best, {row.name}, leaves it in {cell.text} of those pictures."
+    return f"{row.name} removes most: {cell.text} of those pictures still show it."
 
 
 def _attacked(comparison: Comparison, rows: list[MethodRow]) -> str:
@@ -47,9 +55,11 @@ def _attacked(comparison: Comparison, rows: list[MethodRow]) -> str:
     if not worst:
         return "Nobody attacked these models, so nothing here says how easily the concept comes back."
     row, name, cell = min(worst, key=lambda found: found[2].value or 0.0)
+    left = len(rows) - len(worst)
+    rest = f" {left} of the {len(rows)} were not attacked." if left else ""
     return (
-        f"Attacked, the concept comes back: {row.name} withstands best, and even there the strongest attack ({name}) "
-        f"brings it to {cell.text}."
+        f"Attacked, {row.name} withstands best: with the strongest attack ({name}) {cell.text} of the pictures show "
+        f"the concept.{rest}"
     )
 
 

@@ -97,7 +97,9 @@ def evaluation_of(store: Store, run_id: str) -> Run | None:
 
 def describe_run(store: Store, evaluation: Run) -> str:
     """A row's name: method and targets of the erasure that was evaluated, and its run."""
-    erased = evaluation.metrics.get("erased_run")
+    erased, guard = evaluation.metrics.get("erased_run"), evaluation.metrics.get("guard")
+    if guard:
+        return f"{guard['kind']}: {guard['guard_text']} ({evaluation.id})"
     if not erased:
         return f"run {evaluation.id}"
     config = store.get_run(erased).config["config"]

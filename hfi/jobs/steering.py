@@ -1,4 +1,4 @@
-"""Steering a model away from what was flagged, as a method beside the erasers: what is held back, from which targets."""
+"""Steering away from what was flagged, as a method beside the erasers: what is held back, from which targets."""
 
 from __future__ import annotations
 

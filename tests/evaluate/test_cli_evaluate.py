@@ -57,6 +57,12 @@ def test_compare_prints_a_table_or_json_and_refuses_mixed_protocols(
         (["attack"], 1, "run `hfi erase` first"),
         (["compare", "nowhere"], 1, "neither a result file nor a run"),
         (["results", "--methods", "magic"], 2, "--methods has magic, but must be of sdd"),
+        (["results", "--targets", "all"], 2, "--targets has all, but must be of tokens"),
+        (["results", "--seeds", "0,0"], 2, "--seeds is '0,0', but must be different whole numbers"),
+        (["results", "--sld-level", "huge"], 2, "--sld-level is 'huge'"),
+        (["curve", "--kinds", "all"], 2, "--kinds has all, but must be of order"),
+        (["curve", "--noise", "0.7"], 2, "--noise is '0.7', but must be numbers from 0 to below 0.5"),
+        (["curve", "--kinds", "order"], 1, "run `hfi score` first"),
     ],
 )
 def test_wrong_input_is_one_clear_sentence(

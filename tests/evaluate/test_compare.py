@@ -99,5 +99,10 @@ def test_five_sentences_name_who_removes_most_who_damages_least_and_what_attacks
     assert strongest.startswith("sdd removes most: 10.0 %")
     assert gentlest.startswith("esd <b> leaves other pictures") and "93.0 %" in gentlest
     assert best.startswith("sdd has the largest gap")  # .8 - .1 against .93 - .3
-    assert "sdd withstands best" in attacked and "(prefix) brings it to 50.0 %" in attacked
+    assert "sdd withstands best" in attacked and "(prefix) 50.0 %" in attacked
+    assert "were not attacked" not in attacked
+    some = five_sentences(compare_results(RESULTS, {"sdd": ATTACKS["sdd"]}), "a weapon")
+    assert some[-1].endswith("1 of the 2 were not attacked.")
+    worse = five_sentences(compare_results([("sdd", build_result(0.95, 0.8))]), "a weapon")
+    assert worse[1].startswith("Nobody removes it: the best, sdd, leaves it in 95.0 %")
     assert "Nobody attacked" in five_sentences(compare_results(RESULTS), "a weapon")[-1]
