@@ -9,6 +9,16 @@ erase       ours until it is done; the reference until the independent judge fin
             counted. Damage is told beside it: accuracy on all other held-out prompts.
 inversion   ours until it is done; the reference until its token's loss on one fixed batch of held-out noise is as low.
 
+Ours is the demo's eraser (`hfi.recipes.demo_recipe`) by the flagged pictures' prompts, as many pictures as the demo's:
+all weights, anchor `rest`, and a retain set without prompts that say the concept's words. The reference trains
+cross-attention with the group's words, batch 1, as published; at its published rate of 1e-5 it may not get there at
+all, so give it a fair chance with ``--reference-learning-rate 1e-4`` too.
+
+Expected duration on one quiet core, counted up from `make demo` (0.38 s a picture, 1.3 s a step of ours) and an assumed
+second a step of the reference: 3 minutes for the material; then for each repetition ours 5 minutes and twice 2.5 for
+measuring, the reference up to 25 minutes and 15 looks of 2.5 (not counted in its time), inversion up to 15: an hour
+and a half at worst, four and a half hours for three repetitions. A reference that arrives sooner ends sooner.
+
 ``--tiny`` is a smoke run of a few steps whose numbers mean nothing.
 """
 
@@ -30,16 +40,18 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 from reference_methods import inversion_steps, sdd_steps
 
 GROUP = "weapon"
+NUM_PEOPLE, ERROR_RATE = 3, 0.1  # as the demo's
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
     """How much is done."""
 
-    num_pictures: int = 96  # flagged, and as many others
+    num_pictures: int = 144  # of concept prompts
+    num_others: int = 280
     num_measured: int = 200  # pictures of concept prompts, and as many others
     sampler_steps: int = 12
-    erase_steps: int = 240
+    erase_steps: int = 240  # as the demo's
     erase_batch: int = 12
     reference_steps: int = 1500
     check_every_n_steps: int = 100
@@ -49,28 +61,38 @@ class Size:
     reference_learning_rate: float = 1e-5
 
 
-TINY = Size(4, 4, 2, 2, 2, 2, 1, 2, 2, 30.0)
+TINY = Size(16, 16, 4, 2, 2, 2, 2, 1, 2, 2, 30.0)
 
 
 # ---------------------------------------- the material
 
 
 def make_material(size: Size, folder: Path) -> None:
-    """Pictures of prompts that name the group, and of others, with their prompts; none is ever measured on."""
+    """Pictures as the demo's, sorted into flagged ones and others by simulated people; none is ever measured on."""
+    import numpy as np
+
     from hfi.config import SamplerConfig
     from hfi.generate import GenerationRequest, generate
     from hfi.mini.detect import load_detector
     from hfi.mini.suite import concept_prompts, other_prompts
     from hfi.pipelines import load_pipeline
 
-    world, pipeline = load_detector("judge").world, load_pipeline("mini", "cpu")
+    eye, pipeline = load_detector("eye"), load_pipeline("mini", "cpu")
+    prompts = [
+        *concept_prompts(eye.world, GROUP, size.num_pictures, first_seed=0, held_out=False),
+        *other_prompts(eye.world, GROUP, size.num_others, first_seed=100_000, held_out=False),
+    ]
     sampler = SamplerConfig(num_inference_steps=size.sampler_steps)
-    for name, make, first_seed in (("flagged", concept_prompts, 0), ("others", other_prompts, 100_000)):
-        prompts = make(world, GROUP, size.num_pictures, first_seed=first_seed, held_out=False)
-        made = generate(pipeline, [GenerationRequest(p.prompt, p.seed) for p in prompts], sampler)
-        for number, (_, image) in enumerate(made):
-            image.save(folder / f"{name}-{number:04d}.png")
-        (folder / f"{name}.json").write_text(json.dumps([p.prompt for p in prompts]))
+    images = [i for _, i in generate(pipeline, [GenerationRequest(p.prompt, p.seed) for p in prompts], sampler)]
+    members = [eye.world.objects.index(name) for name in eye.world.in_group(GROUP)]
+    shows = (eye.see(images).objects[:, members] >= 0.5).any(axis=1)
+    errs = np.random.default_rng(0).random((NUM_PEOPLE, len(shows))) < ERROR_RATE
+    flags = (shows ^ errs).sum(axis=0) > NUM_PEOPLE / 2
+    for name, wanted in (("flagged", True), ("others", False)):
+        rows = [row for row, flag in enumerate(flags) if flag == wanted]
+        for number, row in enumerate(rows):
+            images[row].save(folder / f"{name}-{number:04d}.png")
+        (folder / f"{name}.json").write_text(json.dumps([prompts[row].prompt for row in rows]))
 
 
 def load_material(folder: Path, name: str) -> tuple[list[Any], list[str]]:
@@ -139,16 +161,27 @@ class Task:
 
 
 def run_erase_ours(task: Task) -> dict[str, Any]:
-    """Our self-distillation with noised flagged pictures; seconds include encoding and the banks."""
-    from hfi.config import EraseConfig
+    """The demo's eraser by the flagged pictures' prompts; seconds include finding words, encoding and the banks."""
     from hfi.erase import Concept, erase
+    from hfi.erase.anchors import concept_words, says_any
     from hfi.pipelines import load_pipeline
+    from hfi.recipes import demo_recipe
 
     size, pipeline = task.size, load_pipeline("mini", "cpu")
     (flagged, prompts), (others, kept) = (load_material(task.folder, name) for name in ("flagged", "others"))
-    config = EraseConfig(num_train_steps=size.erase_steps, batch_size=size.erase_batch, seed=task.seed)
+    config = demo_recipe().erase.model_copy(
+        update={"num_train_steps": size.erase_steps, "batch_size": size.erase_batch, "seed": task.seed}
+    )
     started = time.monotonic()
-    result = erase(pipeline, Concept(prompts, images=flagged, retain_prompts=kept, retain_images=others), config)
+    words = concept_words(prompts, kept)
+    rows = [row for row, prompt in enumerate(kept) if config.retain_ambiguous or not says_any(prompt, words)]
+    concept = Concept(
+        prompts,
+        images=flagged,
+        retain_prompts=[kept[row] for row in rows],
+        retain_images=[others[row] for row in rows],
+    )
+    result = erase(pipeline, concept, config)
     seconds, peak = time.monotonic() - started, peak_memory()
     before, after = (measure(pipeline, unet, size) for unet in (pipeline.unet, result.unet))
     return _outcome(seconds, peak, size.erase_steps, after, True) | {"before": before}
