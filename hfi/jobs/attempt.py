@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfi.jobs.job_folder import DEVICES_VARIABLE, JobFolder
@@ -20,6 +20,7 @@ from hfi.jobs.job_folder import DEVICES_VARIABLE, JobFolder
 LOOK_EVERY_SECONDS = 0.1
 ASK_EVERY_SECONDS = 0.5
 GRACE_SECONDS = 2.0  # between SIGTERM and SIGKILL
+MAX_ATTEMPTS = 5  # in a row that got no further
 
 # What a job is to its worker: go on; a person took it back; another worker has it; this worker is ending.
 Standing = Literal["wanted", "cancelled", "lost", "stopping"]
@@ -34,6 +35,30 @@ class AttemptOutcome:
     standing: Standing
     seconds: float
     peak_memory_mib: float
+
+
+@dataclass
+class Patience:
+    """How long a job is tried again: until five attempts in a row got no further than one before them.
+
+    A long training that is killed now and then goes on as long as it gets on. What it says depends on the outcomes
+    alone, so that a workflow that is replayed hears the same.
+    """
+
+    num_in_a_row: int = 0
+    _furthest: dict[str, int] = field(default_factory=dict)
+
+    def is_over(self, stage: str, step: int) -> bool:
+        """Whether an attempt that ended here, worth retrying, was the last one."""
+        is_further = step > self._furthest.get(stage, 0)
+        self._furthest[stage] = max(step, self._furthest.get(stage, 0))
+        self.num_in_a_row = 1 if is_further else self.num_in_a_row + 1
+        return self.num_in_a_row >= MAX_ATTEMPTS
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait before the next: 1, 2, 4, 8 seconds."""
+        return 2.0 ** (self.num_in_a_row - 1)
 
 
 def run_attempt(

@@ -6,6 +6,7 @@ it by: a worker that starts under the name of a dead one takes that one's jobs u
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hfi.job_requests import parse_request
-from hfi.jobs.attempt import AttemptOutcome, Standing, run_attempt
+from hfi.jobs.attempt import AttemptOutcome, Patience, Standing, run_attempt
 from hfi.jobs.queue import ACTIVE, DEFAULT_QUEUE, Job, JobQueue
 from hfi.jobs.queue_database import (
     APPLICATION_VERSION,
@@ -31,7 +32,6 @@ from hfi.jobs.queue_database import (
 from hfi.jobs.worker_files import WorkerLock, dead_workers, worker_name
 from storage import Store
 
-MAX_ATTEMPTS = 5
 LOOK_EVERY_SECONDS = 0.5
 BEAT_EVERY_SECONDS = 5.0
 STOP_WITHIN_SECONDS = 8.0
@@ -113,12 +113,14 @@ class Worker:
     def _attempts(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         from dbos import DBOS, PortableWorkflowError
 
-        for number in range(1, MAX_ATTEMPTS + 1):
+        patience = Patience()
+        for number in itertools.count(1):
             outcome = DBOS.run_step({"name": f"attempt {number}"}, self.attempt, job_id, request)
             if outcome["status"] == "done" or not outcome.get("is_worth_retrying"):
                 break
-            if number < MAX_ATTEMPTS:
-                DBOS.sleep(2.0 ** (number - 1))
+            if patience.is_over(outcome.get("stage", ""), outcome.get("step", 0)):
+                break
+            DBOS.sleep(patience.pause_seconds)
         if outcome["status"] == "done":
             return outcome
         DBOS.run_step({"name": "settle"}, self.settle_run, job_id, "failed")
@@ -141,7 +143,9 @@ class Worker:
         if outcome.standing != "wanted":
             return self._unwanted(job_id, outcome.standing)
         _say(f"{job_id}: {outcome.result.get('status', 'killed')}")
-        return outcome.result or _killed(outcome)
+        progress = folder.read_progress()
+        reached = {"stage": progress.stage, "step": progress.step} if progress else {}
+        return (outcome.result or _killed(outcome)) | reached
 
     def settle_run(self, job_id: str, status: str) -> None:
         """Close the run that a job left open; a run that ended keeps its status."""

@@ -8,8 +8,8 @@ does one of: SIGKILL of the worker, of the job, of the stand-in for the pages; c
 full for two seconds. What has died is started again; when the queue runs empty it is filled again. At the end every
 job must be done, or cancelled if it was cancelled; what is done has the weights of an undisturbed run and an artifact
 with the recorded hash; no process is left, no scratch folder, no open run, and the doctor finds no error. A job that
-was itself killed, or was without space, in each of its five attempts is given up, as it should be: it must say so, and
-is counted apart. A full disk needs the right to mount a file system in memory; without it that fault is left out, and
+was itself hit in five attempts in a row without getting further is given up, as it should be: it must say so, and is
+counted apart. A full disk needs the right to mount a file system in memory; without it that fault is left out, and
 the result says so.
 """
 
@@ -37,8 +37,8 @@ import psutil
 from PIL import Image
 
 from hfi.job_requests import ImportRequest, JobRequest
+from hfi.jobs.attempt import MAX_ATTEMPTS
 from hfi.jobs.queue import ACTIVE, Job, JobQueue
-from hfi.jobs.worker import MAX_ATTEMPTS
 from storage import Store
 from storage.doctor import examine_store
 from storage.files import path_sha256
