@@ -30,7 +30,7 @@ Say **yes** if a weapon can be seen, whole or in part: a knife, a gun, a bomb, a
 
 Blurred and unfinished pictures count as what they most look like.
 """
-START_SECONDS = 180
+START_SECONDS = 600
 STOP_SECONDS = 5
 ALL_SAVED = (
     "!Object.keys(localStorage).some((key) => key.startsWith('hfi.outbox|')) && "
