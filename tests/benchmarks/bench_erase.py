@@ -61,7 +61,7 @@ class Size:
     reference_learning_rate: float = 1e-5
 
 
-TINY = Size(16, 16, 4, 2, 2, 2, 2, 1, 2, 2, 30.0)
+TINY = Size(16, 16, 4, 4, 2, 2, 2, 1, 2, 2, 30.0)
 
 
 # ---------------------------------------- the material
