@@ -60,6 +60,7 @@ def build_judge_again(shell: Shell) -> None:
         form = JobForm(shell, VerdictRequest, project)
         chosen = form.add("asking", "", lambda: gr.Dropdown([], label="Asked", visible=False))
         board = build_html(fill("waiting.html"), "verdict-place")
+        heard = build_notice()  # of its own: what is asked every few seconds would wipe the other away
         again = gr.Button("Look again", size="sm", visible=False, elem_classes="narrow")
         with gr.Accordion("Let further detectors look at these pairs", open=False, visible=False) as more:
             button = _build_detectors(form)
@@ -75,7 +76,7 @@ def build_judge_again(shell: Shell) -> None:
     shell.on(asking["send"].click, send_pairs, RESEARCHER, inputs, sent, notice, show_progress="minimal")
     shell.on(project.change, open_project, RESEARCHER, [project], [asking["others"], *outputs], notice)
     for trigger in (chosen.input, again.click, timer.tick):
-        shell.on(trigger, show_verdict, RESEARCHER, [project, chosen], [board], notice)
+        shell.on(trigger, show_verdict, RESEARCHER, [project, chosen], [board], heard)
     on_load(shell, open_judge_again, RESEARCHER, [project])
 
 
@@ -147,11 +148,12 @@ def show_askings(visit: Visit, name: str) -> tuple[Any, ...]:
     askings = find_askings(visit.store, name)
     choices = [(describe_asking(run), run.id) for run in askings]
     there = bool(askings)
+    more = {"visible": there, **({"open": True} if visit.query.get("job") else {})}  # where that job would be shown
     return (
         gr.update(choices=choices, value=choices[0][1] if there else None, visible=len(choices) > 1),
         show_verdict(visit, name, choices[0][1] if there else ""),
         gr.update(visible=there),
-        gr.update(visible=there),
+        gr.update(**more),
         gr.update(active=there),
     )
 

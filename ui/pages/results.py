@@ -222,6 +222,7 @@ def open_project(visit: Visit, name: str) -> tuple[Any, ...]:
     asked = visit.query.get("erased", "")
     chosen = asked if asked in known else known[0] if known else None
     is_open = bool(known) and (asked in known or not list_evaluations(visit.store, name))
+    is_open = is_open or bool(visit.query.get("job"))  # where that job is shown
     models = gr.update(choices=erasures, value=chosen)
     return (gr.update(open=is_open), models, models, *show_newest(visit, name))
 
