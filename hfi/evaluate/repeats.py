@@ -87,10 +87,8 @@ def mean_over_runs(runs: Sequence[Interval]) -> Interval:
         raise InvalidInputError("A mean over runs needs one run or more.")
     values = np.array([run.estimate for run in runs])
     mean = float(values.mean())
-    down, up = (
-        math.sqrt(sum((sign * (run.estimate - end(run))) ** 2 for run in runs) / len(runs))
-        for sign, end in ((1, lambda run: run.low), (-1, lambda run: run.high))
-    )
+    down = math.sqrt(sum((run.estimate - run.low) ** 2 for run in runs) / len(runs))
+    up = math.sqrt(sum((run.high - run.estimate) ** 2 for run in runs) / len(runs))
     low, high = _square_and_add(mean, down, up, values, runs[0].confidence)
     return Interval(mean, low, high, sum(run.n for run in runs), runs[0].confidence)
 

@@ -148,12 +148,12 @@ def show_askings(visit: Visit, name: str) -> tuple[Any, ...]:
     askings = find_askings(visit.store, name)
     choices = [(describe_asking(run), run.id) for run in askings]
     there = bool(askings)
-    more = {"visible": there, **({"open": True} if visit.query.get("job") else {})}  # where that job would be shown
+    is_asked_for = bool(visit.query.get("job"))  # that job would be shown behind this fold
     return (
         gr.update(choices=choices, value=choices[0][1] if there else None, visible=len(choices) > 1),
         show_verdict(visit, name, choices[0][1] if there else ""),
         gr.update(visible=there),
-        gr.update(**more),
+        gr.update(visible=there, open=True) if is_asked_for else gr.update(visible=there),
         gr.update(active=there),
     )
 
