@@ -1,6 +1,6 @@
 """Inversion, erasing and evaluation of a tiny model in a store: run by one process, or by each process of a launch.
 
-    python -m torch.distributed.run --standalone --nproc_per_node 2 -m tests.jobs.stages_together STORE MODEL METHODS
+python -m torch.distributed.run --standalone --nproc_per_node 2 -m tests.jobs.stages_together STORE MODEL METHODS
 """
 
 from __future__ import annotations
