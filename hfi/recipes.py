@@ -50,6 +50,7 @@ def demo_recipe() -> LoopRecipe:
             targets="both",
             anchor="rest",
             retain_weight=16.0,
+            negative_guidance=2.0,
             trainable="full",
             num_train_steps=240,
             learning_rate=5e-5,

@@ -217,10 +217,10 @@ def test_process_takes_a_closed_pipe_quietly() -> None:
 
 def test_process_stops_on_ctrl_c_with_130() -> None:
     code = """
-import sys, time
-from hfi import cli
+import signal, sys, time
+    from hfi import cli
 
-@cli.app.command()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignoredli.app.command()
 def wait():
     print("ready", flush=True)
     time.sleep(60)

@@ -37,9 +37,9 @@ class MiniRecipe:
 
 def cpu_recipe() -> MiniRecipe:
     """44 objects x 3 styles on 2 CPU cores without bfloat16 units, measured with other work beside it: clip 10,
-    clip_image 10, vae 16, eye and judge 13, unet 150 minutes (1.0 s a step on a quiet machine, 1.6 s on this one).
+    clip_image 10, vae 16, eye and judge 13, unet 120 to 200 minutes (1.0 s a step on a quiet machine, 1.6 s on this one).
 
-    The shipped weights: docs/LOG.md has what they draw, and how their UNet was trained in two sittings.
+    The shipped weights: docs/LOG.md has what they draw, and how their UNet was trained in three sittings.
     """
     return MiniRecipe(
         world="cpu",
@@ -55,7 +55,7 @@ def cpu_recipe() -> MiniRecipe:
         detector_batch=64,
         detector_learning_rate=2e-3,
         num_latents=24_000,
-        unet_steps=4_800,
+        unet_steps=7_400,
         unet_batch=64,
         unet_learning_rate=8e-4,
     )
