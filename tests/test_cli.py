@@ -218,9 +218,11 @@ def test_process_takes_a_closed_pipe_quietly() -> None:
 def test_process_stops_on_ctrl_c_with_130() -> None:
     code = """
 import signal, sys, time
-    from hfi import cli
+from hfi import cli
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignoredli.app.command()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background has it ignored
+
+@cli.app.command()
 def wait():
     print("ready", flush=True)
     time.sleep(60)

@@ -37,7 +37,7 @@ class MiniRecipe:
 
 def cpu_recipe() -> MiniRecipe:
     """44 objects x 3 styles on 2 CPU cores without bfloat16 units, measured with other work beside it: clip 10,
-    clip_image 10, vae 16, eye and judge 13, unet 120 to 200 minutes (1.0 s a step on a quiet machine, 1.6 s on this one).
+    clip_image 36, vae 16, eye and judge 13, unet 120 to 200 minutes (1.0 s a step if nothing else runs, else 1.6 s).
 
     The shipped weights: docs/LOG.md has what they draw, and how their UNet was trained in three sittings.
     """
