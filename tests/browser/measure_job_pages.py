@@ -22,7 +22,7 @@ from hfi.jobs.queue import JobQueue
 from hfi.jobs.start import start_worker, stop_worker
 from storage import Store
 from tests.browser.serving import Server, find_chromium, free_port, wait_until
-from tests.browser.watch_long_job import PATIENCE_MS, read_step
+from tests.browser.watch_long_job import PATIENCE_SECONDS, read_step
 from tests.jobs.slow_job import SlowRequest
 
 STEP_SECONDS = 0.1
@@ -73,7 +73,7 @@ def main(seconds: float) -> None:
         threading.Thread(target=note_steps, args=(path, written, is_over), daemon=True).start()
         try:
             context = browser.new_context()
-            context.set_default_timeout(PATIENCE_MS)
+            context.set_default_timeout(PATIENCE_SECONDS * 1000)
             context.add_cookies([{"name": "hfi_session", "value": secret, "url": server.address}])
             page = context.new_page()
             page.goto(f"{server.address}/jobs?job={job_id}")
