@@ -60,6 +60,7 @@ ROUTES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (READ, "/gradio_api/theme.css", "annotator"),
     (READ, "/gradio_api/info", "annotator"),
     (READ, "/gradio_api/startup-events", "annotator"),
+    (READ, "/gradio_api/app_id", "annotator"),  # a page asks for it to come back after the server was away
     (READ, "/gradio_api/heartbeat/{session}", "annotator"),
     (READ, "/gradio_api/queue/data", "annotator"),
     (WRITE, "/gradio_api/queue/join", "annotator"),

@@ -34,7 +34,12 @@ PER_RUN = ("erased_run", "seconds", "before_seconds", "after_seconds")  # figure
 def start_evaluation(store: Path, erased: Path, options: list[str]) -> subprocess.Popen[bytes]:
     """`hfi evaluate` as a process group of its own."""
     command = [sys.executable, "-m", "hfi.cli", "evaluate", "--store", str(store), "--project", "p", "--quiet"]
-    return subprocess.Popen([*command, "--erased", str(erased), *options], start_new_session=True)
+    return subprocess.Popen(
+        [*command, "--erased", str(erased), *options],
+        start_new_session=True,
+        # what was started in the background has it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def make_store(folder: Path) -> Path:
