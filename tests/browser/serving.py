@@ -100,6 +100,7 @@ def fill_store(path: Path, sizes: Sizes) -> None:
             ("few", "flag", singles[:3], {}),
             ("reported", "flag", [ItemInput((sha256,), text) for sha256, text in pictures[-6:]], {}),
             ("empty", "flag", [], {}),
+            ("drawn", "flag", [], {}),  # what jobs draw goes here and changes no other test's project
         ):
             store.create_project(name, kind=kind, **{**common, **settings})
             store.add_items(name, items)

@@ -15,7 +15,7 @@ from tests.browser.serving import Server
 from tests.browser.test_accessibility import find_violations
 from tests.browser.test_pages import Lead, lead  # noqa: F401  (a fixture)
 
-PROJECT = "few"
+PROJECT = "drawn"
 
 
 @pytest.fixture(scope="module")
