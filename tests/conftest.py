@@ -58,6 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     sort_items(items)
 
 
+@pytest.hookimpl(optionalhook=True)  # known to pytest-xdist alone
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> CostliestFirst | None:
     """Files, in our order, instead of those with most tests first."""
     if config.getoption("dist") != "loadfile":

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hfi.jobs.start import start_worker, stop_worker
+from hfi.jobs.start import WorkerKeeper
 from storage import Store
 from storage.errors import HFIError
 from ui.settings import UiSettings
@@ -67,12 +67,14 @@ def serve(store_path: Path, settings: UiSettings, say: Callable[[str], None] = p
         timeout_graceful_shutdown=5,
         timeout_keep_alive=60,
     )
-    worker = start_worker(store_path) if settings.has_worker else None
+    keeper = WorkerKeeper(store_path) if settings.has_worker else None
+    if keeper is not None:
+        keeper.start()
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
-        if worker is not None:
-            stop_worker(worker)
+        if keeper is not None:
+            keeper.stop()
 
 
 def _first_lines(store: Store, settings: UiSettings, address: str) -> Iterator[str]:

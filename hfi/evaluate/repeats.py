@@ -21,7 +21,6 @@ Source: square-and-add, Zou & Donner, Statistics in Medicine 27 (2008) 1693-1702
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +37,6 @@ QUESTIONS = {
     "others_accuracy": ("others", "is_right"),
     "in_prompt_rest": ("concept", "rest_is_there"),
 }
-NUM_DRAWS = 2_000_000  # of Student's t; its quantile is then right within half a percent
 EXPLANATION = (
     "Rows of several runs: the mean over runs; the interval covers both what varies from run to run (Student's t) and "
     "from picture to picture (all runs draw the same prompts and seeds), added in squares. Rows of one run: over "
@@ -124,8 +122,8 @@ def _square_and_add(
     return mean - math.hypot(down, between), mean + math.hypot(up, between)
 
 
-@functools.cache
 def student_quantile(confidence: float, degrees: int) -> float:
-    """The t with P(|T| <= t) = confidence, from NumPy's own draws of Student's t with a fixed seed."""
-    draws = np.random.default_rng(0).standard_t(degrees, NUM_DRAWS)
-    return float(np.quantile(np.abs(draws), confidence))
+    """The t with P(|T| <= t) = confidence."""
+    from scipy.special import stdtrit  # costs a moment to import; most callers have one run
+
+    return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -90,10 +90,7 @@ def _problem_of_tokens(store: Store, project: str, name: str, active_kinds: Coll
         return "Nobody has learned concept tokens in this project yet. Learn them on the page Concept, or use words."
     if is_there(name):
         return ""
-    try:
-        run = store.get_run(name)
-    except NotFoundError:
-        run = None
+    run = _find_run(store, name)
     if run is None or run.kind != "invert" or run.status != "done":
         return (
             f"{name[:60]!r} is no run that learned concept tokens. Write latest, or the run's id from the page Library."
@@ -204,10 +201,7 @@ def _of_measurement(store: Store, request: EvaluateRequest | AttackRequest, acti
 def _problem_of_model_run(store: Store, project: str, name: str) -> str:
     if not name or is_there(name):
         return ""
-    try:
-        run = store.get_run(name)
-    except NotFoundError:
-        run = None
+    run = _find_run(store, name)
     if run is None or run.kind != "erase" or run.status != "done" or run.config.get("project") != project:
         return f"{name[:60]!r} is no changed model of this project. Choose one that is in the list."
     return ""
@@ -230,10 +224,7 @@ def _problem_of_detector(name: str, path: str, has_score: bool, is_mini: bool) -
 
 def _of_verdict(store: Store, request: VerdictRequest) -> Problems:
     if request.asking:
-        try:
-            run = store.get_run(request.asking)
-        except NotFoundError:
-            run = None
+        run = _find_run(store, request.asking)
         if run is None or run.kind != "judge-again" or run.config.get("project") != request.project:
             return {"asking": "Nobody was asked so in this project. Choose one that is in the list."}
     elif latest_run(store, "judge-again", request.project) is None:
@@ -244,3 +235,10 @@ def _of_verdict(store: Store, request: VerdictRequest) -> Problems:
         if problem:
             return {place.replace("detector", "detectors") if place == "detector" else place: problem}
     return {}
+
+
+def _find_run(store: Store, run_id: str) -> Run | None:
+    try:
+        return store.get_run(run_id)
+    except NotFoundError:
+        return None

@@ -15,7 +15,7 @@ from hfi.evaluate.repeats import hits_over_runs, mean_over_runs, rate_over_runs,
 
 @pytest.mark.parametrize(("confidence", "degrees"), [(0.95, 1), (0.95, 2), (0.95, 4), (0.9, 9)])
 def test_student_quantile_equals_scipy(confidence: float, degrees: int) -> None:
-    assert student_quantile(confidence, degrees) == pytest.approx(stats.t.ppf((1 + confidence) / 2, degrees), rel=0.006)
+    assert student_quantile(confidence, degrees) == pytest.approx(stats.t.ppf((1 + confidence) / 2, degrees), rel=1e-9)
 
 
 def test_mean_over_runs_hand_worked() -> None:

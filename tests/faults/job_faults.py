@@ -5,12 +5,12 @@
 Protocol: a queue is filled with 20 short jobs (toy trainings with checkpoints, and imports) and a worker is started by
 a stand-in for the pages. Each round waits a random moment, at most as long as a job takes on this machine, and then
 does one of: SIGKILL of the worker, of the job, of the stand-in for the pages; cancel of a random job; a disk that is
-full for two seconds. What has died is started again; when the queue runs empty it is filled again. At the end every
-job must be done, or cancelled if it was cancelled; what is done has the weights of an undisturbed run and an artifact
-with the recorded hash; no process is left, no scratch folder, no open run, and the doctor finds no error. A job that
-was itself hit in five attempts in a row without getting further is given up, as it should be: it must say so, and is
-counted apart. A full disk needs the right to mount a file system in memory; without it that fault is left out, and
-the result says so.
+full for two seconds. The stand-in keeps a worker as `hfi ui` does, and is itself started again when it died. When the
+queue runs empty it is filled again. At the end every job must be done, or cancelled if it was cancelled; what is done
+has the weights of an undisturbed run and an artifact with the recorded hash; no process is left, no scratch folder, no
+open run, and the doctor finds no error. A job that was itself hit in five attempts in a row without getting further is
+given up, as it should be: it must say so, and is counted apart. A full disk needs the right to mount a file system in
+memory; without it that fault is left out, and the result says so.
 """
 
 from __future__ import annotations
@@ -49,8 +49,13 @@ FAULTS = ("kill worker", "kill job", "kill web", "cancel", "disk full")
 DISK_MIB = 64
 FULL_SECONDS = 2.0
 STOP_SECONDS = 5.0
-# What `hfi ui` does about jobs, without the pages: it starts a worker, which ends when it ends.
-WEB = "import sys; from hfi.jobs.start import start_worker; start_worker(sys.argv[1], devices='cpu').wait()"
+# What `hfi ui` does about jobs, without the pages: it keeps a worker, which ends when it ends.
+WEB = """
+import signal, sys
+from hfi.jobs.start import WorkerKeeper
+WorkerKeeper(sys.argv[1], devices="cpu").start()
+signal.pause()
+"""
 
 
 class Drill:
@@ -86,12 +91,25 @@ class Drill:
             self.requests[self.queue.submit(request, priority=self.chooser.randint(1, 3)).job.id] = request
 
     def ensure_worker(self) -> None:
-        """Start the pages' stand-in, and with it a worker, unless they are there."""
+        """Start the pages' stand-in, which keeps a worker, unless it is there."""
         if self.web is not None and self.web.poll() is None:
             return
         wait_until(lambda: not all_processes(self.store.path), "end of the worker before")
         words = [sys.executable, "-c", WEB, str(self.store.path)]
         self.web = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+
+    def is_at_work(self) -> bool:
+        """Whether a job runs, or none is left; what died of the fault before is replaced."""
+        self.ensure_worker()
+        return bool(job_processes(self.store.path)) or not self.active()
+
+    def situation(self) -> str:
+        """What can be seen of a queue that stands still."""
+        lines = [f"{job.id} {job.state} {job.error}" for job in self.queue.list_jobs()]
+        lines += [f"{process.pid} {process.cmdline()}" for process in all_processes(self.store.path)]
+        for log in sorted(self.store.path.rglob("*.log")):
+            lines += [f"--- {log}", log.read_text(errors="replace")[-1500:]]
+        return "\n".join(lines)
 
     def active(self) -> list[Job]:
         """Jobs that have not ended."""
@@ -109,8 +127,10 @@ class Drill:
         self.done_faults[fault] += strikes[fault]()
 
     def _workers(self) -> list[psutil.Process]:
-        jobs = {process.pid for process in job_processes(self.store.path)}
-        return [process for process in all_processes(self.store.path) if process.pid not in jobs]
+        others = {process.pid for process in job_processes(self.store.path)}
+        if self.web is not None:
+            others.add(self.web.pid)
+        return [process for process in all_processes(self.store.path) if process.pid not in others]
 
     def _kill(self, processes: list[psutil.Process]) -> bool:
         for process in processes:
@@ -236,8 +256,9 @@ def run_rounds(
             drill.ensure_worker()
             if not drill.active():
                 drill.fill()
-            wait_until(lambda: job_processes(drill.store.path) or not drill.active(), "a job that runs")
+            wait_until(drill.is_at_work, "a job that runs")
             time.sleep(chooser.uniform(0.0, drill.seconds_of_a_job()))
+            print(f"{num_rounds - len(left) + 1} of {num_rounds}: {left[-1]}", file=sys.stderr, flush=True)
             drill.strike(left.pop())
 
         def is_over() -> bool:
@@ -258,6 +279,9 @@ def run_rounds(
             "findings": drill.findings(),
             "given_up": drill.given_up,
         }
+    except AssertionError:
+        print(drill.situation(), file=sys.stderr, flush=True)
+        raise
     finally:
         drill.close()
 

@@ -125,6 +125,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         server.stdout.close()
 
 
+def test_a_page_can_ask_whether_its_server_is_back(pages: Pages) -> None:
+    for role in ROLES[1:]:  # everyone but nobody
+        answer = pages.ask(role, "GET", "/gradio_api/app_id")
+        assert answer.status_code == 200 and answer.json()["app_id"]
+
+
 def test_every_route_of_gradio_answers_exactly_its_roles(pages: Pages) -> None:
     for method, path in pages.routes:
         target = sample(path)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -115,11 +115,22 @@ def test_demo_pictures_say_where_they_come_from() -> None:
         assert is_rendered or not picture.gold
 
 
-def test_the_worker_starts_and_ends_with_the_pages(tmp_path: Path) -> None:
+def test_the_worker_starts_with_the_pages_is_replaced_when_it_dies_and_ends_with_them(tmp_path: Path) -> None:
     with running(tmp_path / "store", "--no-demo", worker="--worker") as (_, process):
-        workers: list[psutil.Process] = []
-        while not workers:
-            workers = [child for child in process.children() if "work" in child.cmdline()]
-            time.sleep(0.05)
+        first = wait_for_worker(process, other_than=0)
+        first.kill()
+        workers = [first, wait_for_worker(process, other_than=first.pid)]
     gone, alive = psutil.wait_procs(workers, timeout=60)
     assert gone and not alive
+
+
+def wait_for_worker(process: psutil.Process, *, other_than: int) -> psutil.Process:
+    """The pages' worker, once there is one; not the one that was killed."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for child in process.children():
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if child.pid != other_than and "work" in child.cmdline():
+                    return child
+        time.sleep(0.05)
+    raise AssertionError("no worker was started within 120 s")
