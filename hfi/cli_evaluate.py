@@ -180,7 +180,7 @@ def results(
     settings = demo_recipe().erase.model_dump(exclude_unset=True)
     settings |= {"num_train_steps": num_train_steps}
     evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
-    shared = evaluate.model_dump(include={"suite", "num_inference_steps", "guidance_scale", "first_seed"})
+    shared = evaluate.model_dump(include={"suite", "sampler", "num_inference_steps", "guidance_scale", "first_seed"})
     attacked = build_config(AttackConfig, shared | {"attack": attack, "num_images": num_attacked or 1})
     named, chosen = _names(runs), _names(methods)
     plan = ResultsPlan(

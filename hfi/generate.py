@@ -69,9 +69,10 @@ def _generate_batch(
         config.num_inference_steps,
         config.guidance_scale,
     )
-    latents = (
-        sample_latents(pipeline, *inputs) if guard is None else sample_guarded(pipeline, *inputs, guard, negatives)
-    )
+    if guard is None:
+        latents = sample_latents(pipeline, *inputs, sampler=config.sampler)
+    else:
+        latents = sample_guarded(pipeline, *inputs, guard, negatives, sampler=config.sampler)
     return decode_latents(pipeline, latents)
 
 

@@ -37,7 +37,7 @@ def demo_recipe() -> LoopRecipe:
 
     Cost: 11 minutes on two cores, 1.3 GiB (14 minutes with the set-up). Results are in docs/LOG.md.
     """
-    sampler = {"num_inference_steps": 12, "guidance_scale": 3.0, "batch_size": 32}
+    sampler = {"sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0, "batch_size": 32}
     return LoopRecipe(
         group="weapon",
         num_concept_images=144,
@@ -49,17 +49,17 @@ def demo_recipe() -> LoopRecipe:
         erase=EraseConfig(
             targets="both",
             anchor="rest",
-            retain_weight=16.0,
+            retain_weight=8.0,
             negative_guidance=2.0,
             trainable="full",
             num_train_steps=240,
             learning_rate=5e-5,
             allow_weak_tokens=True,
         ),
-        contribution_steps=60,
+        contribution_steps=40,
         evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
         contribution_evaluate=EvaluateConfig(
-            **sampler, suite="mini-weapons", num_concept_images=48, num_other_images=48
+            **sampler, suite="mini-weapons", num_concept_images=32, num_other_images=32
         ),
     )
 

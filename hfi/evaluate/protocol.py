@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hfi.config import EvaluateConfig
+from hfi.config import SAMPLER_NAMES, EvaluateConfig
 from hfi.errors import ConfigError, InvalidInputError
 from hfi.files import write_text_atomically
 from storage.records import canonical_json, config_hash, sha256_text
@@ -27,17 +27,17 @@ RESULT_NAME = "evaluation.json"
 # What a person chooses; prompts, seeds and weights follow from it.
 NAMED_PROTOCOLS: dict[str, dict[str, Any]] = {
     "mini-weapons": {
-        "suite": "mini-weapons", "num_inference_steps": 12, "guidance_scale": 3.0,
+        "suite": "mini-weapons", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
         "num_concept_images": 200, "num_other_images": 200,
     },
     "mini-weapons-quick": {
-        "suite": "mini-weapons", "num_inference_steps": 12, "guidance_scale": 3.0,
+        "suite": "mini-weapons", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
         "num_concept_images": 64, "num_other_images": 64,
     },
 }  # fmt: skip
 # Fields of an evaluation that a protocol fixes; model, device and batch size are not among them.
 FIXED_FIELDS = (
-    "suite", "detector", "num_inference_steps", "guidance_scale", "num_concept_images", "num_other_images",
+    "suite", "detector", "sampler", "num_inference_steps", "guidance_scale", "num_concept_images", "num_other_images",
     "first_seed", "confidence",
 )  # fmt: skip
 
@@ -176,6 +176,10 @@ def use_protocol(config: EvaluateConfig) -> tuple[EvaluateConfig, Protocol | Non
     protocol = read_protocol(Path(config.protocol))
     fixed = protocol.model_dump(include=set(FIXED_FIELDS) - {"detector"})
     fixed["detector"] = protocol.detectors[0].name
+    fixed["sampler"] = next((key for key, name in SAMPLER_NAMES.items() if name == protocol.sampler), "")
+    if not fixed["sampler"]:
+        known = ", ".join(SAMPLER_NAMES.values())
+        raise ConfigError(f"{config.protocol} names the sampler {protocol.sampler!r}, which is not known: {known}.")
     return EvaluateConfig.model_validate(config.model_dump() | fixed), protocol
 
 

@@ -47,6 +47,7 @@ def preview_tokens(
             initial_latents(pipeline, all_seeds[part]),
             config.num_inference_steps,
             config.guidance_scale,
+            sampler=config.sampler,
         )
         images.extend(decode_latents(pipeline, latents))
     return [images[start : start + len(seeds)] for start in range(0, len(images), len(seeds))]

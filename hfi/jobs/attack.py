@@ -207,7 +207,7 @@ class _Attack:
             return sample_latents(
                 pipeline, encode_prompts_with_tokens(pipeline, [prompt] * len(places), [token]),
                 encode_null_prompt(pipeline), initial_latents(pipeline, [seeds[i] for i in places]),
-                self.config.num_inference_steps, self.config.guidance_scale,
+                self.config.num_inference_steps, self.config.guidance_scale, sampler=self.config.sampler,
             )  # fmt: skip
 
         params = [self._params(prompt, seed, extra) for seed in seeds]
@@ -260,7 +260,7 @@ class _Attack:
                 return sample_latents(
                     pipeline, encode_with_prefixes(pipeline, [p.prompt for p in chosen], ids[places]),
                     encode_null_prompt(pipeline), initial_latents(pipeline, [p.seed for p in chosen]),
-                    self.config.num_inference_steps, self.config.guidance_scale,
+                    self.config.num_inference_steps, self.config.guidance_scale, sampler=self.config.sampler,
                 )  # fmt: skip
 
             params = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hfi.config import EvaluateConfig
+from hfi.config import SAMPLER_NAMES, EvaluateConfig
 from hfi.errors import InvalidInputError, NotFoundError
 from hfi.evaluate.metrics import difference_of_paired_rates, wilson_interval
 from hfi.evaluate.protocol import Protocol, check_same, hash_prompts, use_protocol, write_result
@@ -173,6 +173,7 @@ def build_protocol(
         num_concept_images=len(suite.concept),
         num_other_images=len(suite.others),
         first_seed=config.first_seed,
+        sampler=SAMPLER_NAMES[config.sampler],
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         width_px=size_px,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TOKENS_ARTIFACT = "tokens"
 PREVIEWS_PER_TOKEN = 6
-PREVIEW_STEPS = 16
+PREVIEW_STEPS = 10
 MIN_WEIGHT = 1e-3  # a flagged picture with a concept score of 0 still counts a little
 
 
@@ -90,7 +90,7 @@ def _invert(
             prompts=[image.prompt for image in flagged],
             other_prompts=[image.prompt for image in snapshot.images if not image.is_harmful],
             preview_seeds=range(PREVIEWS_PER_TOKEN),
-            sampler=SamplerConfig(num_inference_steps=PREVIEW_STEPS),
+            sampler=SamplerConfig(sampler="dpm-solver++", num_inference_steps=PREVIEW_STEPS),
             on_step=follow_steps(progress),
         )
     return snapshot, flagged, result

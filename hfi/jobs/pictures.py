@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfi.config import GenerateConfig, SamplerConfig, resolve_model_folder
+from hfi.config import SCHEDULERS, GenerateConfig, SamplerConfig, resolve_model_folder
 from hfi.jobs import sharing
 from hfi.model_folder import check_model_folder, model_sha256
 from hfi.progress import Progress
@@ -113,7 +113,7 @@ class PictureMaker:
             negative_prompt=request.negative_prompt
             or (config.negative_prompt if isinstance(config, GenerateConfig) else ""),
             seed=request.seed,
-            scheduler="DDIMScheduler",
+            scheduler=SCHEDULERS[config.sampler],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             width=(config.width_px if has_own and config.width_px else size),

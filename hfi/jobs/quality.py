@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfi.config import SamplerConfig
+from hfi.config import SAMPLER_NAMES, SamplerConfig
 from hfi.evaluate.metrics import Interval
 from hfi.progress import Progress
 
@@ -35,7 +35,8 @@ def measure_quality(model: str, num_single: int, num_pair: int, num_scenes: int,
     progress.start("measure", num_single + num_pair)
     figures = measure_model(model, num_single, num_pair, config, lambda *_: progress.advance())
     progress.finish()
-    protocol = f"DDIM, {config.num_inference_steps} steps, guidance {config.guidance_scale}, held-out prompts and seeds"
+    sampler = f"{SAMPLER_NAMES[config.sampler]}, {config.num_inference_steps} steps, guidance {config.guidance_scale}"
+    protocol = f"{sampler}, held-out prompts and seeds"
     return "\n".join([*lines, f"{model} ({protocol}): ", *_lines(figures)])
 
 

@@ -1,7 +1,7 @@
 """Predict noise and sample, whatever the family: guidance, noise from velocities, the sampler's loop.
 
-Sources: DDIM (arXiv 2010.02502), classifier-free guidance (arXiv 2207.12598), v-prediction (arXiv 2202.00512), the size
-conditions of SDXL (arXiv 2307.01952, section 2.2).
+Sources: DDIM (arXiv 2010.02502), DPM-Solver++ (arXiv 2211.01095), classifier-free guidance (arXiv 2207.12598),
+v-prediction (arXiv 2202.00512), the size conditions of SDXL (arXiv 2307.01952, section 2.2).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hfi.config import Sampler
 from hfi.errors import InvalidInputError
 from hfi.pipelines.loading import Pipeline, is_xl
 
@@ -101,6 +102,15 @@ def predict_noise(
 # ---------------------------------------- sampling
 
 
+def build_scheduler(pipeline: Pipeline, sampler: Sampler) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    """A scheduler of one's own for one sampling, with the noise levels and the kind of prediction of the pipeline's."""
+    if sampler == "ddim":
+        return DDIMScheduler.from_config(pipeline.scheduler.config)
+    return DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True
+    )
+
+
 def initial_latents(
     pipeline: Pipeline,
     seeds: Sequence[int],
@@ -143,6 +153,7 @@ def sample_latents(
     *,
     unet: UNet2DConditionModel | None = None,
     num_steps: int | None = None,
+    sampler: Sampler = "ddim",
 ) -> Float[Tensor, "batch channels height width"]:
     """Run the sampler from starting noise; one UNet call a step for both halves of the guidance.
 
@@ -153,6 +164,7 @@ def sample_latents(
         on_step: Called after each step with (num_steps_done, latents).
         unet: Used instead of the pipeline's own.
         num_steps: Stop after this many steps (0..num_inference_steps) with noisy latents; default: run all.
+        sampler: How a step is made of predictions; both start from the same noise.
     """
     if guidance_scale == 1.0:
         conditions, guide = [prompt_embeds], _unguided
@@ -161,8 +173,9 @@ def sample_latents(
         conditions = [null_embeds, prompt_embeds]
         guide = lambda _, preds: guided_noise(*preds, guidance_scale)  # noqa: E731
     return sample_guided(
-        pipeline, conditions, latents, num_inference_steps, guide, on_step, unet=unet, num_steps=num_steps
-    )
+        pipeline, conditions, latents, num_inference_steps, guide, on_step, unet=unet, num_steps=num_steps,
+        sampler=sampler,
+    )  # fmt: skip
 
 
 def _unguided(_step_index: int, preds: tuple[Tensor, ...]) -> Tensor:
@@ -180,6 +193,7 @@ def sample_guided(
     *,
     unet: UNet2DConditionModel | None = None,
     num_steps: int | None = None,
+    sampler: Sampler = "ddim",
 ) -> Float[Tensor, "batch channels height width"]:
     """Run the sampler from starting noise, following what `guide` makes of the predictions under several conditions.
 
@@ -191,9 +205,10 @@ def sample_guided(
         on_step: Called after each step with (num_steps_done, latents).
         unet: Used instead of the pipeline's own.
         num_steps: Stop after this many steps (0..num_inference_steps) with noisy latents; default: run all.
+        sampler: How a step is made of predictions; both start from the same noise.
     """
     model = pipeline.unet if unet is None else unet
-    scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+    scheduler = build_scheduler(pipeline, sampler)
     scheduler.set_timesteps(num_inference_steps, device=latents.device)
     count = len(conditions)
     embeds = torch.cat([condition.expand(len(latents), -1, -1) for condition in conditions])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import PNDMScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from hfi import pipelines
@@ -45,6 +45,22 @@ def test_sample_latents_equals_diffusers_on_the_same_latents(prediction_type: st
         output_type="latent",
     ).images
     assert torch.allclose(sample(pipeline, PROMPTS, guidance_scale), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_dpm_solver_equals_diffusers_with_its_scheduler(prediction_type: str) -> None:
+    pipeline = tiny.build_pipeline(prediction_type=prediction_type)
+    found = sample(pipeline, PROMPTS, sampler="dpm-solver++")
+    assert not torch.allclose(found, sample(pipeline, PROMPTS), atol=1e-3)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    expected = pipeline(
+        PROMPTS,
+        latents=pipelines.initial_latents(pipeline, range(3)),
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        output_type="latent",
+    ).images
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_decode_latents_equals_diffusers_pictures(pipeline: StableDiffusionPipeline) -> None:

@@ -93,12 +93,20 @@ def test_read_result_names_a_file_that_is_none(tmp_path: Path) -> None:
 def test_use_protocol_fixes_what_it_knows_and_leaves_the_rest(tmp_path: Path) -> None:
     config = EvaluateConfig(protocol="mini-weapons-quick", num_inference_steps=99, batch_size=7, model="m")
     fixed, protocol = use_protocol(config)
-    assert (fixed.num_inference_steps, fixed.num_concept_images, fixed.batch_size, fixed.model) == (12, 64, 7, "m")
-    assert protocol is None
+    assert (fixed.num_inference_steps, fixed.num_concept_images, fixed.batch_size, fixed.model) == (8, 64, 7, "m")
+    assert fixed.sampler == "dpm-solver++" and protocol is None
     write_result(tmp_path, result())
     fixed, protocol = use_protocol(config.model_copy(update={"protocol": str(tmp_path / "protocol.json")}))
     assert protocol == build_protocol()
     assert (fixed.detector, fixed.first_seed, fixed.guidance_scale) == ("judge", 1_000_000, 3.0)
+    assert fixed.sampler == "ddim"
+
+
+def test_use_protocol_names_a_sampler_that_is_not_known(tmp_path: Path) -> None:
+    file = tmp_path / "protocol.json"
+    file.write_text(build_protocol().model_copy(update={"sampler": "Heun"}).model_dump_json())
+    with pytest.raises(ConfigError, match=r"'Heun', which is not known: DDIM, DPM-Solver\+\+ 2M"):
+        use_protocol(EvaluateConfig(protocol=str(file)))
 
 
 @pytest.mark.parametrize("content", [None, b"{}", b"\xff\xfe"])

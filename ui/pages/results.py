@@ -47,7 +47,7 @@ OWN_PROTOCOL = ""
 # What an own protocol consists of; a named one fixes all of it.
 OWN_FIELDS = (
     ("suite", "Prompts"), ("detector", "Who judges"), ("num_concept_images", "Pictures of the concept"),
-    ("num_other_images", "Pictures of anything else"), ("num_inference_steps", "Steps"),
+    ("num_other_images", "Pictures of anything else"), ("sampler", "Sampler"), ("num_inference_steps", "Steps"),
     ("guidance_scale", "Guidance"), ("detector_path", "Weights of who judges"),
 )  # fmt: skip
 ATTACKS = (
