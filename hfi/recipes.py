@@ -45,7 +45,7 @@ def demo_recipe() -> LoopRecipe:
         generate=GenerateConfig(**sampler),
         simulate=SimulateConfig(concept="weapon", num_annotators=3, error_rate=0.1),
         score=ScoreConfig(),
-        invert=InvertConfig(placeholder="<weapon>", num_train_steps=60),
+        invert=InvertConfig(placeholder="<weapon>", num_train_steps=50),
         erase=EraseConfig(
             targets="both",
             anchor="rest",
@@ -56,10 +56,10 @@ def demo_recipe() -> LoopRecipe:
             learning_rate=5e-5,
             allow_weak_tokens=True,
         ),
-        contribution_steps=40,
+        contribution_steps=20,
         evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
         contribution_evaluate=EvaluateConfig(
-            **sampler, suite="mini-weapons", num_concept_images=32, num_other_images=32
+            **sampler, suite="mini-weapons", num_concept_images=24, num_other_images=24
         ),
     )
 
