@@ -88,8 +88,8 @@ def _build_sampler(form: JobForm) -> None:
     form.add("seeds", "", lambda: gr.Textbox("0-3", label="Seeds", info="For instance 0-9 or 3,5,8."))
     form.add("config.model", "Model")
     with gr.Row(equal_height=False):
-        form.add("config.sampler", "Sampler", info="dpm-solver++ needs fewer steps.", min_width=120)
-        form.add("config.num_inference_steps", "Steps", info="Sampler steps per picture.", min_width=120)
+        form.add("config.sampler", "Sampler", info="How steps are made.", min_width=120)
+        form.add("config.num_inference_steps", "Steps", info="Of each picture.", min_width=120)
         form.add("config.guidance_scale", "Guidance", info="1 means none.", min_width=120)
     form.add("config.negative_prompt", "Negative prompt")
     with gr.Accordion("Hold something back while drawing", open=False):
