@@ -142,7 +142,10 @@ def verdict(
 def results(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Document to write.")] = Path("docs/results.md"),
     methods: Annotated[
-        str, typer.Option(metavar="NAMES", help="Erasers, and neg and sld, by commas; default: all there are.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="Erasers, neg and sld, by commas; sdd:text has its own targets. Default: all there are."
+        ),
     ] = "",
     runs: Annotated[str, typer.Option(metavar="RUNS", help="Erasures that are there already, by commas.")] = "",
     protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="How to measure.")] = "mini-weapons",

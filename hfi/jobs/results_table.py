@@ -46,7 +46,7 @@ class ResultsPlan:
     """Which rows the table has, and how often each is run.
 
     Attributes:
-        methods: Erasers and steering methods.
+        methods: Erasers and steering methods, each with every one of `targets`; `sdd:text` has its own instead.
         targets: What is erased or held back, a row for each with each method.
         seeds: One run of each eraser that draws at random for each.
         text: The concept in words (targets = text).
@@ -61,23 +61,27 @@ class ResultsPlan:
 
     def __post_init__(self) -> None:
         """Refuse names that nobody knows."""
+        rows = [name.partition(":")[::2] for name in self.methods]
+        targets = [*self.targets, *(own for _, own in rows if own)]
         for option, names, known in (
-            ("--methods", self.methods, all_methods()),
-            ("--targets", self.targets, TARGETS),
+            ("--methods", [method for method, _ in rows], all_methods()),
+            ("--targets", targets, TARGETS),
         ):
             unknown = [name for name in names if name not in known]
             if unknown:
                 raise ConfigError(f"{option} has {', '.join(unknown)}, but must be of {', '.join(known)}, by commas.")
-        if "text" in self.targets and not self.text.strip():
+        if "text" in targets and not self.text.strip():
             raise ConfigError("--targets text needs words: give them with --text 'a weapon'.")
 
     def runs(self) -> Iterator[tuple[str, str, int]]:
         """(method, targets, seed) of every run: first all rows once, then all again with the next seed."""
+        shared = [name for name in self.methods if ":" not in name]
+        rows = [(method, targets) for targets in self.targets for method in shared]
+        rows += [(method, own) for method, _, own in (name.partition(":") for name in self.methods) if own]
         for place, seed in enumerate(self.seeds):
-            for targets in self.targets:
-                for method in self.methods:
-                    if place == 0 or method not in SEEDLESS:
-                        yield method, targets, seed
+            for method, targets in rows:
+                if place == 0 or method not in SEEDLESS:
+                    yield method, targets, seed
 
 
 @dataclass(frozen=True)

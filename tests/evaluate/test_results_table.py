@@ -159,12 +159,20 @@ def test_erase_in_own_process_is_the_same_erasure_and_its_failure_is_a_sentence(
             erase_in_own_process(store, config.model_copy(update={"learning_rate": 1e30}), "p", quiet=True)
 
 
+def test_a_method_may_have_targets_of_its_own() -> None:
+    plan = ResultsPlan(("sdd", "sdd:text", "neg", "neg:tokens"), ("both",), (0, 1), text="a bomb")
+    first = [("sdd", "both", 0), ("neg", "both", 0), ("sdd", "text", 0), ("neg", "tokens", 0)]
+    assert list(plan.runs()) == [*first, ("sdd", "both", 1), ("sdd", "text", 1)]
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
         ({"methods": ("magic",)}, "--methods has magic, but must be of sdd"),
         ({"targets": ("all",)}, "--targets has all, but must be of tokens"),
         ({"targets": ("text",)}, "--targets text needs words"),
+        ({"methods": ("sdd:text",)}, "--targets text needs words"),
+        ({"methods": ("sdd:all",)}, "--targets has all, but must be of tokens"),
     ],
 )
 def test_a_plan_that_nobody_can_follow_is_refused(plan: dict[str, Any], message: str) -> None:
