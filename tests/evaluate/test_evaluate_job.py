@@ -276,12 +276,14 @@ def test_i2p_makes_its_pictures_from_one_seed_and_goes_on_at_any_of_them(
 
 def test_embedded_model_is_evaluated_by_its_judge_with_neighbours_from_near_to_far(tmp_path: Path) -> None:
     config = EvaluateConfig(
-        num_inference_steps=2, num_concept_images=4, num_other_images=6, erased=resolve_model_folder("mini"),
-        neighbours="cigarette, dog", batch_size=16,
+        sampler="dpm-solver++", num_inference_steps=2, num_concept_images=4, num_other_images=6,
+        erased=resolve_model_folder("mini"), neighbours="cigarette, dog", batch_size=16,
     )  # fmt: skip
     with opened(tmp_path / "s") as store:
         done = run_evaluate(store, config, "p", QUIET)
         result = read_result(store.artifact_dir(done.run.id) / EVALUATION_ARTIFACT)
+        schedulers = {record.params.scheduler for record in store.list_generations("p")}
+    assert result.protocol.sampler == "DPM-Solver++ 2M" and schedulers == {"DPMSolverMultistepScheduler"}
     damage = result.figures["damage"]
     assert result.group == "weapon" and "bomb" in result.protocol.detectors[0].classes
     assert damage["layout_distance"]["value"] == 0 and damage["identical_pictures"] == 6, "the model beside itself"
