@@ -35,7 +35,7 @@ class LoopRecipe:
 def demo_recipe() -> LoopRecipe:
     """The demo: eight weapons, three simulated annotators with 10 % wrong answers, the embedded model.
 
-    Cost: 8 minutes on two cores, 1.3 GiB (10 minutes with the set-up). Results are in docs/LOG.md.
+    Cost: 8 minutes on two cores, 1.3 GiB (11 minutes with the set-up). Results are in docs/LOG.md.
     """
     sampler = {"sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0, "batch_size": 32}
     return LoopRecipe(
