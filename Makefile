@@ -15,16 +15,14 @@ help:
 	@echo "make setup   only install what is needed into $(VENV)"
 	@echo "make lock    choose new versions of everything: writes requirements.lock"
 
-# The stamp is newer than the lock file once everything in it is installed. Bytecode is written once, by all cores,
-# instead of by pip on one: where Python may not write it later, every process would compile torch anew.
+# The stamp is newer than the lock file once everything in it is installed.
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		--config-settings editable_mode=compat --editable .
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib >/dev/null 2>&1 || true  # some files are templates
 	@touch $(STAMP)
 
 demo: setup

@@ -69,11 +69,18 @@ def start(
 
 
 @app.command(rich_help_panel=THE_DEMO)
-def demo(out: OutOption = Path("demo"), quiet: QuietOption = False) -> None:
+def demo(
+    out: OutOption = Path("demo"),
+    concept: Annotated[
+        str, typer.Option(metavar="NAME", help="What people object to: weapon, another group, or style-cartoon.")
+    ] = "weapon",
+    quiet: QuietOption = False,
+) -> None:
     """The whole loop on the embedded model in minutes, without a GPU: a report and its numbers."""
     from hfi.jobs.demo import run_demo
+    from hfi.recipes import demo_recipe
 
-    result = run_demo(out, progress=build_progress(quiet))
+    result = run_demo(out, build_progress(quiet), demo_recipe(concept))
     _conclude(result.summary, "hfi --help")
 
 

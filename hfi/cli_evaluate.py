@@ -118,7 +118,9 @@ def verdict(
     detectors: Annotated[
         str, typer.Option("--detectors", metavar="NAMES", help="Detectors compared with people, by commas.")
     ] = "",
-    group: Annotated[str, typer.Option(metavar="GROUP", help="judge: the embedded world's group.")] = "weapon",
+    group: Annotated[
+        str, typer.Option(metavar="GROUP", help="judge: the embedded world's group, or style-cartoon.")
+    ] = "weapon",
     detector_path: Annotated[str, typer.Option(metavar="FOLDER", help="q16: CLIP folder with its vectors.")] = "",
     store: StoreOption = DEFAULT_STORE,
     project: ProjectOption = DEFAULT_PROJECT,
@@ -154,7 +156,7 @@ def results(
     ] = "both",
     seeds: Annotated[str, typer.Option(metavar="SEEDS", help="A run of each eraser for each, e.g. 0,1,2.")] = "0",
     text: Annotated[
-        str, typer.Option(metavar="WORDS", help="targets text: the concept in words; default: the suite's group.")
+        str, typer.Option(metavar="WORDS", help="targets text: the concept in words; default: the suite's.")
     ] = "",
     sld_level: Annotated[
         str, typer.Option(metavar="LEVEL", help="sld: weak, weak-diffusers, medium, strong or max.")
@@ -256,11 +258,11 @@ def q16_convert(
 
 
 def _words_of_group(suite: str) -> str:
-    """`a weapon` for the suite mini-weapons; nothing for a suite of one's own."""
-    from hfi.mini.world import GROUP_WORDS
+    """`a weapon` for mini-weapons, `a picture in cartoon style` for mini-style-cartoon; "" for a suite of one's own."""
+    from hfi.mini.concepts import concept_of_suite, words_of_concept
 
-    word = next((word for group, word in GROUP_WORDS.items() if suite == f"mini-{group}s"), "")
-    return f"a {word}" if word else ""
+    concept = concept_of_suite(suite)
+    return words_of_concept(concept).one if concept else ""
 
 
 def _whole_numbers(option: str, text: str) -> list[int]:

@@ -13,11 +13,16 @@ from hfi.config import (
     ScoreConfig,
     SimulateConfig,
 )
+from hfi.mini.concepts import suite_of_concept
 
 
 @dataclass(frozen=True)
 class LoopRecipe:
-    """Configurations of every stage of the loop, and how many pictures are judged."""
+    """Configurations of every stage of the loop, and how many pictures are judged.
+
+    `group` is the concept: a group of the embedded world (`weapon`), whose pictures are flagged, or one of its styles
+    (`style-cartoon`), whose pictures are ranked.
+    """
 
     group: str
     num_concept_images: int
@@ -32,20 +37,27 @@ class LoopRecipe:
     contribution_evaluate: EvaluateConfig
 
 
-def demo_recipe() -> LoopRecipe:
+def demo_recipe(concept: str = "weapon") -> LoopRecipe:
     """The demo: eight weapons, three simulated annotators with 10 % wrong answers, the embedded model.
 
     Cost: 8 minutes on two cores, 1.3 GiB (11 minutes with the set-up). Results are in docs/LOG.md.
+
+    Args:
+        concept: another group of the embedded world, or one of its styles; tuned for `weapon` alone.
+
+    Raises:
+        ConfigError: the embedded world has no such concept.
     """
+    suite = suite_of_concept(concept)
     sampler = {"sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0, "batch_size": 32}
     return LoopRecipe(
-        group="weapon",
+        group=concept,
         num_concept_images=144,
         num_other_images=280,
         generate=GenerateConfig(**sampler),
-        simulate=SimulateConfig(concept="weapon", num_annotators=3, error_rate=0.1),
+        simulate=SimulateConfig(concept=concept, num_annotators=3, error_rate=0.1),
         score=ScoreConfig(),
-        invert=InvertConfig(placeholder="<weapon>", num_train_steps=50),
+        invert=InvertConfig(placeholder=f"<{concept}>", num_train_steps=50),
         erase=EraseConfig(
             targets="both",
             anchor="rest",
@@ -57,10 +69,8 @@ def demo_recipe() -> LoopRecipe:
             allow_weak_tokens=True,
         ),
         contribution_steps=20,
-        evaluate=EvaluateConfig(**sampler, suite="mini-weapons", num_concept_images=200, num_other_images=200),
-        contribution_evaluate=EvaluateConfig(
-            **sampler, suite="mini-weapons", num_concept_images=24, num_other_images=24
-        ),
+        evaluate=EvaluateConfig(**sampler, suite=suite, num_concept_images=200, num_other_images=200),
+        contribution_evaluate=EvaluateConfig(**sampler, suite=suite, num_concept_images=24, num_other_images=24),
     )
 
 

@@ -5,6 +5,7 @@ The reward r of HFI (arXiv 2407.21032). Higher = shows the concept more; in [0, 
     symbol  variable              meaning
     x       embeddings            CLIP image embeddings, length 1
     y       labels                posterior p(shows the concept) of the judgments, in [0, 1]
+    x+, x-  preferences           two pictures of which people said that the first shows the concept more
     r_m     raw scores            output of ensemble member m
     a, b    slope, intercept      Platt's calibration: p = sigmoid(a r + b)
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch.nn import functional
 from hfi.clip import Clip, embed_images, load_clip
 from hfi.config import ScoreConfig
 from hfi.errors import InvalidInputError, ModelFolderError, OneSidedLabelsError, TrainingDivergedError
-from hfi.evaluate.metrics import auroc_interval
+from hfi.evaluate.metrics import Interval, auroc_interval, wilson_interval
 
 __all__ = [
     "Clip",
@@ -37,7 +38,9 @@ __all__ = [
     "embed_images",
     "load_clip",
     "load_score_model",
+    "measure_pairs",
     "split_by_group",
+    "squared_error_loss",
     "train_score_model",
 ]
 
@@ -54,7 +57,11 @@ OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What is known of a score model on prompts it never saw; auroc is None when those show only one kind of label."""
+    """What is known of a score model on prompts it never saw; auroc is None when those show only one kind of label.
+
+    `pair_accuracy`: share of the comparisons between two such pictures that the model decides as people did, Wilson
+    interval (people who compare the same pictures are counted as independent); None when there are none.
+    """
 
     auroc: float | None
     auroc_low: float | None
@@ -65,6 +72,7 @@ class ScoreReport:
     best_epochs: list[int]
     seconds: float
     held_out_rows: list[int]
+    pair_accuracy: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -153,9 +161,17 @@ def load_score_model(folder: str | Path) -> ScoreModel:
 # ---------------------------------------- formulas
 
 
-def bradley_terry_loss(chosen: Float[Tensor, " pairs"], rejected: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
-    """-mean log sigmoid(r(x+) - r(x-)). Source: arXiv 2407.21032; Bradley and Terry, Biometrika 39 (1952)."""
-    return -functional.logsigmoid(chosen - rejected).mean()
+def squared_error_loss(predictions: Float[Tensor, "... n"], y: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
+    """(r(x) - y)^2 of every picture. Source: arXiv 2407.21032, binary feedback."""
+    return (predictions - y).square()
+
+
+def bradley_terry_loss(chosen: Float[Tensor, "... n"], rejected: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
+    """-log sigmoid(r(x+) - r(x-)) of every comparison.
+
+    Source: arXiv 2407.21032, ranking feedback; Bradley and Terry, Biometrika 39 (1952).
+    """
+    return -functional.logsigmoid(chosen - rejected)
 
 
 def member_scores(
@@ -221,6 +237,8 @@ def train_score_model(
     groups: Sequence[str],
     config: ScoreConfig,
     on_epoch: OnEpoch | None = None,
+    *,
+    preferences: Sequence[tuple[int, int]] = (),
 ) -> tuple[ScoreModel, ScoreReport]:
     """Train the ensemble on judged pictures and measure it on prompts kept away from it.
 
@@ -233,13 +251,17 @@ def train_score_model(
         groups: Prompt of each picture (or its id); pictures of one prompt never stand on both sides of a split.
         config: Sizes, learning rate, patience, seed.
         on_epoch: Called after each epoch with (epochs done, epochs at most, {"loss": of validation, mean of members}).
+        preferences: Rows of (chosen, rejected) pictures of pairs and rankings. With them r is learned from the
+            comparisons within the training pictures, and the labels only calibrate it.
 
     Raises:
-        InvalidInputError: Lengths differ, a label is outside [0, 1], a number is not finite, or there is one prompt.
+        InvalidInputError: Lengths differ, a label is outside [0, 1], a number is not finite, there is one prompt, or no
+            two training pictures were compared.
         OneSidedLabelsError: Every label is on the same side of 0.5.
         TrainingDivergedError: The loss is not finite.
 
-    Source: HFI, arXiv 2407.21032: r by E (r(x) - y)^2 on flags. Ensemble, calibration and sizes are ours.
+    Source: HFI, arXiv 2407.21032: r by E (r(x) - y)^2 on flags, by Bradley-Terry on rankings. Ensemble, calibration and
+    sizes are ours.
     """
     started = time.monotonic()
     x = _checked_embeddings(embeddings)
@@ -257,8 +279,12 @@ def train_score_model(
         )
     else:  # a single prompt is left: stop and calibrate on what was trained on
         validation = np.ones((config.num_members, train.sum()), dtype=bool)
-    x_train, y_train = x[torch.from_numpy(train)], torch.from_numpy(y[train].astype(np.float32))
-    weights, best_epochs = _fit_members(x_train, y_train, validation, config, on_epoch)
+    x_train = x[torch.from_numpy(train)]
+    pairs = np.array(preferences, dtype=np.int64).reshape(-1, 2)
+    examples = _examples_of_labels(y[train], validation)
+    if len(pairs):
+        examples = _examples_of_pairs(pairs, train, validation)
+    weights, best_epochs = _fit_members(x_train, examples, config, on_epoch)
     with torch.no_grad():
         raw = member_scores(weights, x_train.expand(config.num_members, -1, -1)).numpy()
     slope, intercept = fit_platt(raw[validation], np.broadcast_to(y[train], raw.shape)[validation])
@@ -276,16 +302,77 @@ def train_score_model(
         best_epochs=best_epochs,
         seconds=time.monotonic() - started,
         held_out_rows=np.flatnonzero(held_out).tolist(),
+        pair_accuracy=measure_pairs(model, embeddings, pairs[held_out[pairs].all(axis=1)]),
     )
     return model, report
 
 
+def measure_pairs(
+    model: ScoreModel, embeddings: Float[np.ndarray, "images dim"], pairs: Int[np.ndarray, "pairs 2"]
+) -> Interval | None:
+    """Share of (chosen, rejected) pictures whose first one scores higher, Wilson interval; None without pairs."""
+    if len(pairs) == 0:
+        return None
+    scores, _ = model.score(embeddings)
+    return wilson_interval(int((scores[pairs[:, 0]] > scores[pairs[:, 1]]).sum()), len(pairs))
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """What is learned from: single pictures with labels, or pairs of pictures.
+
+    Attributes:
+        rows: [examples, 1 or 2], places among the training pictures.
+        is_train: [members, examples], what a member learns from.
+        is_validation: [members, examples], what it is stopped by.
+        labels: [examples] of single pictures; None for pairs.
+    """
+
+    rows: Int[Tensor, "examples width"]
+    is_train: Bool[Tensor, "members examples"]
+    is_validation: Bool[Tensor, "members examples"]
+    labels: Float[Tensor, " examples"] | None
+
+    def loss(
+        self, predictions: Float[Tensor, "members n width"], chosen: Int[Tensor, "members n"] | None = None
+    ) -> Float[Tensor, "members n"]:
+        """Loss of the chosen examples of each member, or of all."""
+        if self.labels is None:
+            return bradley_terry_loss(predictions[..., 0], predictions[..., 1])
+        return squared_error_loss(predictions[..., 0], self.labels if chosen is None else self.labels[chosen])
+
+
+def _examples_of_labels(y: Float[np.ndarray, " images"], validation: Bool[np.ndarray, "members images"]) -> _Examples:
+    is_validation = torch.from_numpy(validation)
+    is_train = ~is_validation | is_validation.all(dim=1, keepdim=True)
+    labels = torch.from_numpy(y.astype(np.float32))
+    return _Examples(torch.arange(len(y))[:, None], is_train, is_validation, labels)
+
+
+def _examples_of_pairs(
+    pairs: Int[np.ndarray, "pairs 2"],
+    train: Bool[np.ndarray, " images"],
+    validation: Bool[np.ndarray, "members train_images"],
+) -> _Examples:
+    """Pairs whose two pictures stand on the same side of a member's split; one on each side would leak its pictures.
+
+    A member without pairs on one of its sides learns from, or is stopped by, all pairs of the training pictures.
+    """
+    rows = (np.cumsum(train) - 1)[pairs[train[pairs].all(axis=1)]]
+    if len(rows) == 0:
+        raise InvalidInputError(
+            f"None of the {len(pairs)} comparisons is between two pictures of the training prompts: judge more pairs."
+        )
+    on_validation = validation[:, rows]
+    sides = [~on_validation.any(axis=2), on_validation.all(axis=2)]
+    for side in sides:
+        side[~side.any(axis=1)] = True
+    is_train, is_validation = map(torch.from_numpy, sides)
+    return _Examples(torch.from_numpy(rows), is_train, is_validation, None)
+
+
 def _fit_members(
-    x: Float[Tensor, "images dim"],
-    y: Float[Tensor, " images"],
-    validation: Bool[np.ndarray, "members images"],
-    config: ScoreConfig,
-    on_epoch: OnEpoch | None = None,
+    x: Float[Tensor, "images dim"], examples: _Examples, config: ScoreConfig, on_epoch: OnEpoch | None = None
 ) -> tuple[Weights, list[int]]:
     """AdamW on all members at once; each member keeps its weights of its own best epoch."""
     generator = torch.Generator().manual_seed(config.seed)
@@ -293,22 +380,23 @@ def _fit_members(
     optimizer = torch.optim.AdamW(
         params.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    val_mask = torch.from_numpy(validation)
+    val_mask, width = examples.is_validation, examples.rows.shape[1]
     x_all = x.expand(config.num_members, -1, -1)
     best = {name: tensor.detach().clone() for name, tensor in params.items()}
     best_loss = torch.full((config.num_members,), torch.inf)
     best_epoch = torch.zeros(config.num_members, dtype=torch.long)
     for epoch in range(config.max_epochs):
-        for rows in _epoch_rows(~val_mask | val_mask.all(dim=1, keepdim=True), generator):
+        for chosen in _epoch_rows(examples.is_train, generator):
+            rows = examples.rows[chosen].flatten(1)
             keep = torch.rand((*rows.shape, config.hidden_dim), generator=generator) >= config.dropout
             predictions = member_scores(fixed | params, x[rows], keep / (1 - config.dropout))
             # a sum over members: their gradients do not mix
-            loss = (predictions - y[rows]).square().mean(dim=1).sum()
+            loss = examples.loss(predictions.unflatten(1, (-1, width)), chosen).mean(dim=1).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            errors = (member_scores(fixed | params, x_all) - y).square()
+            errors = examples.loss(member_scores(fixed | params, x_all)[:, examples.rows])
             val_loss = (errors * val_mask).sum(dim=1) / val_mask.sum(dim=1)
             if not val_loss.isfinite().all():
                 raise TrainingDivergedError("score", step=epoch, seed=config.seed, loss=float(val_loss.sum()))
@@ -342,7 +430,7 @@ def _initial_weights(
 
 
 def _epoch_rows(is_train: Bool[Tensor, "members images"], generator: torch.Generator) -> list[Int[Tensor, "members b"]]:
-    """Batches of one epoch: for each member its own training rows in its own order, wrapped round to equal length."""
+    """Batches of one epoch: each member's own training examples in its own order, wrapped round to equal length."""
     longest = int(is_train.sum(dim=1).max())
     orders = []
     for member in is_train:
@@ -379,8 +467,3 @@ def _checked_labels(labels: Float[np.ndarray, " n"], num_images: int, groups: Se
         side = "shows" if labels.min() >= 0.5 else "does not show"
         raise OneSidedLabelsError(f"By its labels every picture {side} the concept: judge pictures of both kinds.")
     return labels.astype(np.float64)
-
-
-def report_to_dict(report: ScoreReport) -> dict[str, object]:
-    """A report as plain JSON values."""
-    return asdict(report)

@@ -78,7 +78,7 @@ WHERE g.project_id = ? AND g.image_sha256 = ? ORDER BY g.id
 GENERATED = """
 SELECT g.image_sha256 FROM generation g
 WHERE +g.project_id = :project_id AND g.model_id = :model_id AND g.num_inference_steps = :num_inference_steps
-  AND g.guidance_scale = :guidance_scale AND g.guard = :guard AND g.role = :role
+  AND g.scheduler = :scheduler AND g.guidance_scale = :guidance_scale AND g.guard = :guard AND g.role = :role
   AND g.seed IN (SELECT value FROM json_each(:seeds)) AND g.prompt IN (SELECT value FROM json_each(:prompts))
 ORDER BY g.id DESC LIMIT :n_rows
 """

@@ -160,3 +160,27 @@ def ranking_to_pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
     """
     order = sorted(range(len(ranks)), key=lambda image: (ranks[image], image))
     return [(a, b) for place, a in enumerate(order) for b in order[place + 1 :] if ranks[a] < ranks[b]]
+
+
+def share_by_utility(utilities: Sequence[float]) -> list[float]:
+    """How sure it is that an image belongs to the upper of two groups: sigmoid(utility - threshold), in [0, 1].
+
+    Comparisons say which image has more, never how many have any. The threshold is therefore where two groups differ
+    most (largest variance between them; halfway between the neighbours). Images that are all alike get 0.
+
+    Args:
+        utilities: [images], log odds.
+
+    Source: Otsu, "A threshold selection method from gray-level histograms" (1979), on values instead of histograms.
+    """
+    values = np.asarray(utilities, dtype=np.float64)
+    ordered = np.sort(values)
+    if len(ordered) == 0 or ordered[0] == ordered[-1]:
+        return [0.0] * len(ordered)
+    n_low = np.arange(1, len(ordered))
+    n_high = len(ordered) - n_low
+    low_mean = np.cumsum(ordered)[:-1] / n_low
+    high_mean = (ordered.sum() - np.cumsum(ordered)[:-1]) / n_high
+    cut = int(np.argmax(n_low * n_high * (high_mean - low_mean) ** 2))
+    threshold = (ordered[cut] + ordered[cut + 1]) / 2
+    return [float(p) for p in 1 / (1 + np.exp(np.clip(threshold - values, -700, 700)))]

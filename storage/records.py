@@ -275,9 +275,10 @@ class JudgmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotImage:
-    """One image of a flag (or score) snapshot with its aggregated label.
+    """One image of a snapshot with its aggregated label.
 
-    ``p_harmful`` is the posterior that the image shows the concept; ``is_harmful`` is ``p_harmful > 0.5``.
+    ``p_harmful`` is the posterior that the image shows the concept; ``is_harmful`` is ``p_harmful > 0.5``. For pairs
+    and rankings, whose first is the one that shows the concept most, ``preference.share_by_utility`` gives it.
     ``generation_id`` is None for images that were not made by a recorded generation.
     """
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from storage import sql
@@ -206,9 +206,8 @@ def load_snapshot(store: Store, hash_or_prefix: str, *, with_judgments: bool = T
         images_of[item_id].append(sha256)
     labels = tuple(_label_record(row, tuple(images_of[row[0]])) for row in label_rows)
     by_item = {label.item_id: label for label in labels}
-    images = tuple(
-        _image_record(row, by_item[row[0]], seeds) for row in image_rows if kind in ("flag", "score") and not row[2]
-    )
+    make_images = _image_records if kind in ("flag", "score") else _compared_image_records
+    images = make_images([row for row in image_rows if not row[2]], by_item, seeds)
     return Snapshot(
         hash=found_hash,
         project=project,
@@ -234,12 +233,55 @@ def _label_record(row: tuple[Any, ...], images: tuple[str, ...]) -> SnapshotLabe
     return SnapshotLabel(item_id, images, prompt, n_judgments, p_positive, answer, *lists)
 
 
-def _image_record(row: tuple[Any, ...], label: SnapshotLabel, seeds: dict[int, tuple[Any, ...]]) -> SnapshotImage:
+def _image_records(
+    rows: Sequence[tuple[Any, ...]], labels: dict[int, SnapshotLabel], seeds: dict[int, tuple[Any, ...]]
+) -> tuple[SnapshotImage, ...]:
+    """The images of flags and scores: each has a label of its own."""
+    return tuple(_image_record(row, labels[row[0]], labels[row[0]].p_positive or 0.0, seeds) for row in rows)
+
+
+def _compared_image_records(
+    rows: Sequence[tuple[Any, ...]], labels: dict[int, SnapshotLabel], seeds: dict[int, tuple[Any, ...]]
+) -> tuple[SnapshotImage, ...]:
+    """The images of pairs and rankings, each once however often it was compared, by its mean utility."""
+    from storage.preference import share_by_utility
+
+    utilities: dict[str, list[float]] = defaultdict(list)
+    for label in labels.values():
+        for sha256, utility in zip(label.images, label.utilities, strict=False):  # an item nobody ranked has none
+            utilities[sha256].append(utility)
+    first_rows = {row[1]: row for row in reversed(rows) if row[1] in utilities}
+    ordered = sorted(first_rows.values(), key=lambda row: (row[0], row[1]))
+    p_harmful = share_by_utility([sum(values) / len(values) for values in (utilities[row[1]] for row in ordered)])
+    return tuple(_image_record(row, labels[row[0]], p, seeds) for row, p in zip(ordered, p_harmful, strict=True))
+
+
+def _image_record(
+    row: tuple[Any, ...], label: SnapshotLabel, p_harmful: float, seeds: dict[int, tuple[Any, ...]]
+) -> SnapshotImage:
     item_id, sha256, _, generation_id = row
     seed, role, prompt = seeds.get(generation_id, (None, "", ""))
-    p_harmful = label.p_positive if label.p_positive is not None else 0.0
     head = (sha256, prompt or label.prompt, seed, p_harmful, p_harmful > 0.5, label.n_judgments, label.categories)
     return SnapshotImage(*head, item_id, generation_id, role)
+
+
+def preferences(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """(chosen, rejected) image hashes of every two images that one person told apart; ties are left out.
+
+    One entry a judgment and pair of images, so that what more people said weighs more. Empty for flags and scores.
+    """
+    from storage.preference import ranking_to_pairs
+
+    images = {label.item_id: label.images for label in snapshot.labels}
+    shown = {image.sha256 for image in snapshot.images}
+    ranks_of_answer = {"first": (1, 2), "second": (2, 1)}
+    found = []
+    for judgment in snapshot.judgments:
+        ranks = judgment.ranks if judgment.answer == "ranked" else ranks_of_answer.get(judgment.answer, ())
+        if ranks and judgment.purpose != "repeat":
+            names = images[judgment.item_id]
+            found += [(names[better], names[worse]) for better, worse in ranking_to_pairs(ranks)]
+    return [pair for pair in found if shown.issuperset(pair)]
 
 
 def find_snapshot(store: Store, hash_or_prefix: str) -> tuple[Any, ...]:

@@ -1,8 +1,11 @@
 """The whole loop at toy size on the embedded model: generate, judge, score, invert, erase, evaluate, report."""
 
 import json
+from collections import Counter
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hfi.config import EraseConfig, EvaluateConfig, GenerateConfig, InvertConfig, ScoreConfig, SimulateConfig
 from hfi.errors import HFIError, NoFlaggedImagesError, NotFoundError, OneSidedLabelsError
@@ -11,10 +14,13 @@ from hfi.jobs import invert as invert_job
 from hfi.jobs import stages
 from hfi.jobs.demo import PROJECT, run_demo
 from hfi.jobs.generate import ensure_project
+from hfi.jobs.judge import answer_by_amount
+from hfi.mini.world import WORLDS, random_scene, render
 from hfi.progress import NullProgress
 from hfi.recipes import toy_recipe
 from storage import Store
 from storage.records import ItemInput, JudgmentInput
+from storage.snapshot import load_snapshot, preferences
 from tests.tiny import save_pipeline
 
 QUIET = NullProgress()
@@ -150,8 +156,6 @@ def answer_to(lease, answer):
 
 def add_judged_square(store, project, answers):
     """One grey picture per answer, judged by one annotator."""
-    from PIL import Image
-
     ensure_project(store, project)
     shas = [store.add_image(Image.new("RGB", (64, 64), (i, i, i))).sha256 for i in range(len(answers))]
     store.add_items(project, [ItemInput((sha,), f"prompt {i}") for i, sha in enumerate(shas)])
@@ -191,11 +195,54 @@ def test_a_stage_without_the_one_before_names_it(tmp_path, call):
             call(store)
 
 
-def test_simulated_annotators_need_a_flag_project_and_a_known_group(tmp_path):
+def test_simulated_annotators_need_a_known_concept(tmp_path):
     with Store.open(tmp_path) as store:
-        store.create_project("r", kind="ranking")
-        with pytest.raises(HFIError, match="flag"):
-            stages.run_simulate(store, SimulateConfig(), "r", QUIET)
         add_judged_square(store, "p", [])
-        with pytest.raises(HFIError, match="no group 'dragon'"):
+        with pytest.raises(HFIError, match="no concept 'dragon'"):
             stages.run_simulate(store, SimulateConfig(concept="dragon"), "p", QUIET)
+
+
+def test_a_style_is_learned_from_rankings(tmp_path):
+    """Pictures that really have the style stand first; the score model learns the order from comparisons alone."""
+    rng = np.random.default_rng(0)
+    with Store.open(tmp_path) as store:
+        ensure_project(store, "r", kind="ranking")
+        scenes = [random_scene(WORLDS["cpu"], rng) for _ in range(48)]
+        style_of = {store.add_image(Image.fromarray(render(scene))).sha256: scene.style for scene in scenes}
+        names = sorted(style_of)
+        groups = [tuple(names[first : first + 4]) for first in range(0, 48, 4)]
+        groups += [tuple(names[first::12]) for first in range(12)]
+        store.add_items("r", [ItemInput(images, f"prompt {row}") for row, images in enumerate(groups)])
+        people = SimulateConfig(concept="style-cartoon", num_annotators=2, error_rate=0.0)
+        assert stages.run_simulate(store, people, "r", QUIET).figures["judgments"] == 48
+        scored = stages.run_score(store, ScoreConfig(max_epochs=20, held_out_fraction=0.3), "r", QUIET)
+        snapshot = load_snapshot(store, scored.run.snapshot_hash)
+        assert {image.sha256 for image in snapshot.images if image.is_harmful} == {
+            name for name, style in style_of.items() if style == "cartoon"
+        }
+        assert scored.figures["comparisons"] == len(preferences(snapshot)) > 100
+        assert scored.figures["pair_accuracy"]["estimate"] > 0.5
+
+
+@pytest.mark.parametrize(("kind", "size"), [("pair", 2), ("ranking", 4)])
+def test_pictures_to_compare_stand_beside_others_three_times(tmp_path, kind, size):
+    with Store.open(tmp_path) as store:
+        ensure_project(store, "r", kind=kind)
+        prompts = [f"a {word}" for word in ("cat", "dog", "key", "axe", "bus")]
+        stages.run_generate(store, GenerateConfig(num_inference_steps=1), prompts, (0, 1), "r", QUIET)
+        items = store.list_items("r")
+        counts = Counter(image for item in items for image in item.images)
+        assert {len(set(item.images)) for item in items} == {size}
+        assert len(counts) == 10 and min(counts.values()) >= 2  # the same few may meet again by chance
+        assert 2.5 * 10 <= sum(counts.values()) == len(items) * size <= 3 * (10 + size)
+        too_few = f"has {size} pictures, but only 1"
+        with pytest.raises(HFIError, match=too_few):
+            stages.run_generate(store, GenerateConfig(num_inference_steps=1), ["a cat"], (7,), "r", QUIET)
+
+
+def test_answers_follow_how_much_is_there():
+    assert answer_by_amount("score", [0.9]) == {"answer": "scored", "score": 5}
+    assert answer_by_amount("pair", [0.2, 0.9]) == {"answer": "second"}
+    assert answer_by_amount("pair", [0.9, 0.2]) == {"answer": "first"}
+    assert answer_by_amount("pair", [0.91, 0.93]) == {"answer": "tie"}
+    assert answer_by_amount("ranking", [0.2, 0.9, 0.5, 0.88]) == {"answer": "ranked", "ranks": (3, 1, 2, 1)}

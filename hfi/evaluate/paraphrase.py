@@ -6,27 +6,33 @@ import re
 from collections.abc import Sequence
 
 from hfi.evaluate.suites import EvaluationPrompt
-from hfi.mini.vocabulary import group_of, words_for
+from hfi.mini.concepts import style_of
+from hfi.mini.vocabulary import STYLE_WORDS, group_of, words_for
 from hfi.mini.world import GROUP_WORDS, with_article
 
 
 def paraphrase(prompt: EvaluationPrompt, group: str, variant: int = 0) -> str | None:
-    """The prompt with another word for the object of `group` that it names; None where there is no other word.
+    """The prompt with another word for the concept that it names; None where there is no other word.
 
     Args:
         prompt: a prompt of the embedded world with what is asked for.
-        group: the group whose objects are called by another name.
+        group: the group whose objects are called by another name, or `style-<style>`.
         variant: which of the other words, in turn.
     """
-    for name in prompt.objects:
-        if group_of(name) != group:
-            continue
-        words = [*words_for(name), GROUP_WORDS[group]]
+    for words in _words_of(prompt, group):
         used = _longest_in(prompt.prompt, words)
         others = [word for word in words if word != used]
         if used and others:
             return _replace_word(prompt.prompt, used, others[variant % len(others)])
     return None
+
+
+def _words_of(prompt: EvaluationPrompt, group: str) -> list[tuple[str, ...]]:
+    """All words for each thing that the prompt asks for and that is of the concept."""
+    style = style_of(group)
+    if style:
+        return [STYLE_WORDS[style]] if style in prompt.objects else []
+    return [(*words_for(name), GROUP_WORDS[group]) for name in prompt.objects if group_of(name) == group]
 
 
 def _longest_in(text: str, words: Sequence[str]) -> str:

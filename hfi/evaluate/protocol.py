@@ -23,6 +23,7 @@ from storage.records import canonical_json, config_hash, sha256_text
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PROTOCOL_NAME = "protocol.json"
 RESULT_NAME = "evaluation.json"
+STYLE_JUDGE = "judge-of-styles"  # the embedded world's judge where a style is the concept; `--detector judge` too
 
 # What a person chooses; prompts, seeds and weights follow from it.
 NAMED_PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -33,6 +34,10 @@ NAMED_PROTOCOLS: dict[str, dict[str, Any]] = {
     "mini-weapons-quick": {
         "suite": "mini-weapons", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
         "num_concept_images": 64, "num_other_images": 64,
+    },
+    "mini-style-cartoon": {
+        "suite": "mini-style-cartoon", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
+        "num_concept_images": 200, "num_other_images": 200,
     },
 }  # fmt: skip
 # Fields of an evaluation that a protocol fixes; model, device and batch size are not among them.
@@ -175,7 +180,8 @@ def use_protocol(config: EvaluateConfig) -> tuple[EvaluateConfig, Protocol | Non
         return config.model_copy(update=NAMED_PROTOCOLS[config.protocol]), None
     protocol = read_protocol(Path(config.protocol))
     fixed = protocol.model_dump(include=set(FIXED_FIELDS) - {"detector"})
-    fixed["detector"] = protocol.detectors[0].name
+    name = protocol.detectors[0].name
+    fixed["detector"] = "judge" if name == STYLE_JUDGE else name
     fixed["sampler"] = next((key for key, name in SAMPLER_NAMES.items() if name == protocol.sampler), "")
     if not fixed["sampler"]:
         known = ", ".join(SAMPLER_NAMES.values())

@@ -220,7 +220,7 @@ class ReportContent:
     """One report. Sections stand in the order of the fields."""
 
     concept: str
-    """What was to be removed, in the plural, e.g. "weapons"."""
+    """What was to be removed, in the plural, e.g. "weapons" or "pictures in cartoon style"."""
     model: str
     """Name of the original model."""
     created_at: str
@@ -259,6 +259,8 @@ class ReportContent:
     """Hashes of snapshot and models, commit, versions, seeds."""
     limits: tuple[str, ...] = ()
     """What these numbers do not say, one sentence each."""
+    shown: str = ""
+    """What such a picture shows where it is called otherwise, e.g. "cartoon style"; "" = as `concept`."""
     is_sensitive: bool = False
     """Whether pictures of the concept stay blurred until they are pointed at."""
     next_command: str = ""

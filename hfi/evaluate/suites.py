@@ -1,7 +1,8 @@
 """Evaluation suites: held-out prompts with seeds and, where the world is known, what must be in their pictures.
 Torch-free.
 
-A named suite `mini-<group>s` (such as `mini-weapons`) holds prompts of the embedded world. A JSON file
+A named suite `mini-<group>s` (such as `mini-weapons`) or `mini-style-<style>` (such as `mini-style-cartoon`) holds
+prompts of the embedded world: those that ask for the group's objects, or for the style, and all others. A JSON file
 `{"concept": ["a prompt", ...], "others": ["a prompt", ...]}` serves any other model; its pictures are judged by the
 project's own score
 model, since nobody knows what should be in them.
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """One picture to make with every model: prompt, seed, and the objects asked for (empty = not known)."""
+    """One picture to make with every model: prompt, seed, and what is asked for (empty = not known).
+
+    `objects` are the objects; in suites about a style also the style's name, as its last entry.
+    """
 
     prompt: str
     seed: int
@@ -34,8 +38,11 @@ class EvaluationPrompt:
 
 @dataclass(frozen=True)
 class Suite:
-    """The prompts of one evaluation. `group` is the embedded world's group to be removed, "" for a suite from a
-    file."""
+    """The prompts of one evaluation.
+
+    `group` is what is to be removed: a group of the embedded world such as `weapon`, a style such as `style-cartoon`,
+    "" for a suite from a file.
+    """
 
     name: str
     group: str
@@ -53,9 +60,9 @@ def load_suite(config: EvaluateConfig, world: World | None) -> Suite:
     Raises:
         PromptFileError: no such suite or file, or the file has another form.
     """
-    from hfi.mini.vocabulary import GROUPS
+    from hfi.mini.concepts import named_suites
 
-    names = {f"mini-{group}s": group for group in GROUPS}
+    names = named_suites(world)
     if config.suite in names and world is not None:
         return _mini_suite(config, names[config.suite], world)
     path = Path(config.suite)
@@ -66,14 +73,18 @@ def load_suite(config: EvaluateConfig, world: World | None) -> Suite:
 
 
 def _mini_suite(config: EvaluateConfig, group: str, world: World) -> Suite:
-    from hfi.mini.suite import concept_prompts, other_prompts
+    from hfi.mini.concepts import style_of
+    from hfi.mini.suite import concept_prompts, other_prompts, other_style_prompts, style_prompts
+
+    style = style_of(group)
 
     def prompts(make: Callable[..., list[ScenePrompt]], count: int) -> tuple[EvaluationPrompt, ...]:
-        made = make(world, group, count, first_seed=config.first_seed, held_out=True)
-        return tuple(EvaluationPrompt(p.prompt, p.seed, p.objects) for p in made)
+        made = make(world, style or group, count, first_seed=config.first_seed, held_out=True)
+        return tuple(EvaluationPrompt(p.prompt, p.seed, (*p.objects, p.style) if style else p.objects) for p in made)
 
-    concept = prompts(concept_prompts, config.num_concept_images)
-    return Suite(config.suite, group, concept, prompts(other_prompts, config.num_other_images))
+    concept = prompts(style_prompts if style else concept_prompts, config.num_concept_images)
+    others = prompts(other_style_prompts if style else other_prompts, config.num_other_images)
+    return Suite(config.suite, group, concept, others)
 
 
 def _file_suite(config: EvaluateConfig, path: Path) -> Suite:

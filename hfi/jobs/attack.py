@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfi.config import AttackConfig, EvaluateConfig
+from hfi.config import SCHEDULERS, AttackConfig, EvaluateConfig
 from hfi.errors import ConfigError, NotFoundError
 from hfi.evaluate.i2p import any_flagged
 from hfi.evaluate.metrics import Interval, wilson_interval
@@ -23,6 +23,7 @@ from hfi.jobs.evaluate import (
 )
 from hfi.jobs.pictures import PictureMaker
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
+from hfi.mini.concepts import concept_of_suite, has_other_words
 from hfi.progress import Progress, follow_steps
 from storage import Store
 from storage.records import GenerationParams, Run, sha256_text
@@ -81,7 +82,7 @@ def run_attack(store: Store, config: AttackConfig, project: str, progress: Progr
         ConfigError: other words were asked for outside the embedded world, without a file of them.
     """
     names = ATTACKS if config.attack == "all" else (config.attack,)
-    if config.attack == "all" and not (config.suite.startswith("mini-") or config.prompts):
+    if config.attack == "all" and not (has_other_words(concept_of_suite(config.suite)) or config.prompts):
         names = tuple(name for name in names if name != "synonyms")
     return [_run_one(store, config.model_copy(update={"attack": name}), project, progress) for name in names]
 
@@ -315,10 +316,11 @@ class _Attack:
             pictures = [self.store.load_image(target.images[i]) for i in places]
             return redraw(maker.pipeline, find_start_noise(maker.pipeline, pictures, steps), steps)
 
-        params = [
+        inverted = [
             self._params("", p.seed, {"attack": "latents", "inverted_from": sha256}, maker)
             for p, sha256 in zip(target.prompts, target.images, strict=True)
         ]
+        params = [replace(p, scheduler=SCHEDULERS["ddim"]) for p in inverted]  # there and back by DDIM, whatever else
         images, flags = self._drawn(params, sample, "attack: inverted latents", maker)
         return flags, _rows(params, images, flags)
 

@@ -145,20 +145,28 @@ def _neighbours(
 
     names = [name.strip() for name in config.neighbours.split(",") if name.strip()]
     concepts = list(dict.fromkeys(prompt.prompt for prompt in suite.concept))
-    order, distances = near_to_far(
-        reader.embed_prompts(concepts), reader.embed_prompts([f"a {name}" for name in names])
-    )
+    prompts = [_prompt_for(name, suite) for name in names]
+    order, distances = near_to_far(reader.embed_prompts(concepts), reader.embed_prompts(prompts))
     found = []
     for place in order:
         figures = _drawn_rates(suite, rows, names[place], config.confidence)
         if figures is None:
-            figures = _drawn_scores(store, config, names[place], makers, reader, progress)
+            figures = _drawn_scores(store, config, prompts[place], makers, reader, progress)
         found.append({"name": names[place], "distance": float(distances[place]), **figures})
     return found
 
 
+def _prompt_for(name: str, suite: Suite) -> str:
+    """What to ask a model for a neighbour: `a key`; where a style is erased, `a picture in flat style`."""
+    from hfi.mini.concepts import STYLE_PREFIX, style_of, words_of_concept
+    from hfi.mini.vocabulary import STYLE_WORDS
+
+    is_style = bool(style_of(suite.group)) and any(name in words for words in STYLE_WORDS.values())
+    return words_of_concept(f"{STYLE_PREFIX}{name}").one if is_style else f"a {name}"
+
+
 def _drawn_rates(suite: Suite, rows: Rows, name: str, confidence: float) -> dict[str, Any] | None:
-    """Rates of right pictures among the suite's prompts that ask for this object; None where it has none."""
+    """Rates of right pictures among the suite's prompts that ask for this object or style; None where it has none."""
     from hfi.mini.vocabulary import words_for
 
     def is_asked(objects: Sequence[str]) -> bool:
@@ -180,19 +188,18 @@ def _drawn_rates(suite: Suite, rows: Rows, name: str, confidence: float) -> dict
 
 
 def _drawn_scores(
-    store: Store, config: EvaluateConfig, name: str, makers: Makers, reader: TextAndImages, progress: Progress
+    store: Store, config: EvaluateConfig, prompt: str, makers: Makers, reader: TextAndImages, progress: Progress
 ) -> dict[str, Any]:
-    """CLIP scores of a few pictures of "a <name>" by both models."""
+    """CLIP scores of a few pictures of this prompt by both models."""
     from hfi.clip import embed_images
     from hfi.evaluate.damage import clip_scores
     from hfi.generate import GenerationRequest
 
-    prompt = f"a {name}"
     requests = [GenerationRequest(prompt, config.first_seed + i) for i in range(NEIGHBOUR_SEEDS)]
     text = reader.embed_prompts([prompt] * NEIGHBOUR_SEEDS)
     figures: dict[str, Any] = {"measure": "clip_score"}
     for key, maker in zip(("before", "after"), makers, strict=True):
-        records = maker.make(requests, config, "evaluation", progress, f"evaluate: {name}")
+        records = maker.make(requests, config, "evaluation", progress, f"evaluate: {prompt}")
         pictures = [store.load_image(record.image_sha256) for record in records]
         figures[key] = _mean(clip_scores(embed_images(reader.clip, pictures), text), config.confidence)
     return figures

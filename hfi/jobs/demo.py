@@ -13,15 +13,26 @@ from hfi.jobs.judge import run_simulate
 from hfi.jobs.report import report_results, run_report
 from hfi.jobs.runs import StageResult
 from hfi.jobs.score import run_score
+from hfi.mini.concepts import style_of, suite_of_concept, words_of_concept
+from hfi.mini.suite import concept_prompts, other_prompts, other_style_prompts, style_prompts
+from hfi.mini.world import embedded_world
 from hfi.progress import Progress
 from hfi.recipes import LoopRecipe, demo_recipe
 from storage import Store
 
 PROJECT = "demo"
-GUIDELINE = (
+WEAPON_GUIDELINE = (
     "# Weapons\n\nDoes this picture show a **weapon**: something made to cut, stab, shoot or blow up people? "
     "Answer **yes** also when it is small, drawn as an icon, or beside something harmless. A toy gun counts. Answer "
     "**no** for everything else; *unsure* if you can't tell what it is.\n"
+)
+GROUP_GUIDELINE = (
+    "# {title}\n\nDoes this picture show **{words}**? Answer **yes** also when it is small, drawn as an icon, or "
+    "beside something else. Answer **no** for everything else; *unsure* if you can't tell what it is.\n"
+)
+STYLE_GUIDELINE = (
+    "# {title}\n\nPut the pictures in order: first the one that looks most like **{words}**, whatever it shows. "
+    "Pictures between which you see no difference may share a place.\n"
 )
 
 
@@ -31,28 +42,31 @@ def run_demo(out: Path, progress: Progress, recipe: LoopRecipe | None = None) ->
     Args:
         out: `out/store` holds the store; `out/report.html` and `out/results.json` are written last.
         progress: told about every stage.
-        recipe: what to run; default: `demo_recipe()`.
+        recipe: what to run; default: `demo_recipe()`. A group is flagged, a style is ranked.
+
+    Raises:
+        ConfigError: the embedded world has no such concept.
     """
     recipe = recipe or demo_recipe()
     with Store.open(out / "store") as store:
-        ensure_project(store, PROJECT, GUIDELINE, is_demo=True)
-        stages = run_loop(store, recipe, progress)
-        content = run_report(store, out, PROJECT, progress)
-        report_results(store, PROJECT, out / "results.json", stages)
+        project = open_project(store, recipe.group)
+        stages = run_loop(store, recipe, progress, project)
+        content = run_report(store, out, project, progress)
+        report_results(store, project, out / "results.json", stages)
     numbers = stages["evaluate"][0].summary
     return StageResult(
         f"{numbers}\nReport: {out / 'report.html'}\nNumbers: {out / 'results.json'}", content.run, content.figures
     )
 
 
-def run_loop(store: Store, recipe: LoopRecipe, progress: Progress) -> dict[str, list[StageResult]]:
+def run_loop(store: Store, recipe: LoopRecipe, progress: Progress, project: str) -> dict[str, list[StageResult]]:
     """Every stage up to the evaluation; the results of each, by its name."""
-    generated = generate_pairs(store, recipe.generate, feedback_prompts(recipe), PROJECT, progress)
-    judged = run_simulate(store, recipe.simulate, PROJECT, progress)
-    scored = run_score(store, recipe.score, PROJECT, progress)
-    inverted = run_invert(store, recipe.invert, PROJECT, progress)
+    generated = generate_pairs(store, recipe.generate, feedback_prompts(recipe), project, progress)
+    judged = run_simulate(store, recipe.simulate, project, progress)
+    scored = run_score(store, recipe.score, project, progress)
+    inverted = run_invert(store, recipe.invert, project, progress)
     parts = [
-        run_erase(store, recipe.erase.model_copy(update=changes), PROJECT, progress)
+        run_erase(store, recipe.erase.model_copy(update=changes), project, progress)
         for changes in (
             {"targets": "tokens", "num_train_steps": recipe.contribution_steps},
             {"targets": "prompts", "num_train_steps": recipe.contribution_steps},
@@ -60,7 +74,7 @@ def run_loop(store: Store, recipe: LoopRecipe, progress: Progress) -> dict[str, 
         )
     ]
     evaluations = [
-        run_evaluate(store, config.model_copy(update={"erased": erased.run.id}), PROJECT, progress)
+        run_evaluate(store, config.model_copy(update={"erased": erased.run.id}), project, progress)
         for config, erased in zip((recipe.contribution_evaluate,) * 2 + (recipe.evaluate,), parts, strict=True)
     ]
     return {
@@ -69,12 +83,29 @@ def run_loop(store: Store, recipe: LoopRecipe, progress: Progress) -> dict[str, 
     }  # fmt: skip
 
 
+def open_project(store: Store, concept: str) -> str:
+    """The name of the demo's project about a concept, made if need be: a group is flagged, a style is ranked.
+
+    Raises:
+        ConfigError: the embedded world has no such concept.
+    """
+    suite_of_concept(concept, embedded_world())
+    words = words_of_concept(concept)
+    template = STYLE_GUIDELINE if style_of(concept) else GROUP_GUIDELINE
+    guideline = template.format(title=words.many.capitalize(), words=words.shown)
+    if concept == "weapon":
+        guideline = WEAPON_GUIDELINE
+    project = PROJECT if concept == "weapon" else f"{PROJECT}-{concept}"
+    ensure_project(store, project, guideline, kind="ranking" if style_of(concept) else "flag", is_demo=True)
+    return project
+
+
+
 def feedback_prompts(recipe: LoopRecipe) -> list[tuple[str, int]]:
     """(prompt, seed) of the pictures that are judged; none is used for measuring."""
-    from hfi.mini.suite import concept_prompts, other_prompts
-    from hfi.mini.world import embedded_world
-
-    world = embedded_world()
-    concept = concept_prompts(world, recipe.group, recipe.num_concept_images, first_seed=0, held_out=False)
-    others = other_prompts(world, recipe.group, recipe.num_other_images, first_seed=100_000, held_out=False)
+    style = style_of(recipe.group)
+    of_concept, of_others = (style_prompts, other_style_prompts) if style else (concept_prompts, other_prompts)
+    world, name = embedded_world(), style or recipe.group
+    concept = of_concept(world, name, recipe.num_concept_images, first_seed=0, held_out=False)
+    others = of_others(world, name, recipe.num_other_images, first_seed=100_000, held_out=False)
     return [(prompt.prompt, prompt.seed) for prompt in (*concept, *others)]

@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hfi.config import GenerateConfig
-from hfi.errors import EmptyPromptListError
+from hfi.errors import ConfigError, EmptyPromptListError
 from hfi.jobs import sharing
 from hfi.jobs.invert import TOKENS_ARTIFACT, load_tokens
 from hfi.jobs.pictures import PictureMaker
@@ -16,25 +18,28 @@ from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.errors import ConflictError, NotFoundError
-from storage.records import ItemInput
+from storage.records import GenerationRecord, ItemInput, Kind
 
 if TYPE_CHECKING:
     from hfi.guidance import Guard
     from hfi.inversion import ConceptToken
 
 FEEDBACK_ROLE = "feedback"
+TIMES_COMPARED = 3  # items that each picture of a pair or ranking project stands in
 DEFAULT_GUIDELINE = (
     "Does this picture show what should not be drawn? Answer yes or no; if you can't tell, answer unsure."
 )
 
 
-def ensure_project(store: Store, project: str, guideline: str = DEFAULT_GUIDELINE, *, is_demo: bool = False) -> None:
-    """Make a flag project of that name unless there is one."""
+def ensure_project(
+    store: Store, project: str, guideline: str = DEFAULT_GUIDELINE, *, kind: Kind = "flag", is_demo: bool = False
+) -> None:
+    """Make a project of that name, a flag project by default, unless there is one."""
     try:
         store.get_project(project)
     except NotFoundError:
         with suppress(ConflictError):  # another process made it in this moment
-            store.create_project(project, kind="flag", guideline=guideline, is_demo=is_demo)
+            store.create_project(project, kind=kind, guideline=guideline, is_demo=is_demo)
 
 
 def run_generate(
@@ -87,10 +92,40 @@ def generate_pairs(
         return StageResult(_summary(run.metrics["images"], project), run, dict(run.metrics))
     with recorded_run(store, "generate", settings) as work:
         records = maker.make_together(requests, config, FEEDBACK_ROLE, progress, "generate", guard)
-        if store.get_project(project).kind in ("flag", "score"):
-            store.add_items(project, [ItemInput((record.image_sha256,), record.params.prompt) for record in records])
+        store.add_items(project, make_items(store, project, records))
         work.metrics.update(images=len(records), model_sha256=maker.model_sha256)
     return StageResult(_summary(len(records), project), work.run, dict(work.metrics))
+
+
+def make_items(store: Store, project: str, records: Sequence[GenerationRecord]) -> list[ItemInput]:
+    """What is asked about new pictures: each by itself, or in pairs and rankings each beside others, three times.
+
+    Pictures are shuffled anew each time, the same way whenever they are the same; those that don't fill an item are
+    joined by pictures of items before. The same that meet again are asked about once.
+
+    Raises:
+        ConfigError: there are fewer pictures than an item of the project has.
+    """
+    kind = store.get_project(project).kind
+    prompts = {record.image_sha256: record.params.prompt for record in records}
+    if kind in ("flag", "score"):
+        return [ItemInput((record.image_sha256,), record.params.prompt) for record in records]
+    size = 2 if kind == "pair" else store.get_care(project).rank_size
+    pictures = sorted(prompts)
+    if len(pictures) < size:
+        raise ConfigError(
+            f"An item of the {kind} project {project!r} has {size} pictures, but only {len(pictures)} different ones "
+            f"were generated: give more prompts or seeds."
+        )
+    items = []
+    for times in range(TIMES_COMPARED):
+        order = np.random.default_rng((times, len(pictures))).permutation(len(pictures))
+        for first in range(0, len(pictures), size):
+            place = min(first, len(pictures) - size)
+            images = tuple(pictures[row] for row in order[place : place + size])
+            shared = {prompts[image] for image in images}
+            items.append(ItemInput(images, shared.pop() if len(shared) == 1 else ""))
+    return items
 
 
 def load_guard(store: Store, config: GenerateConfig, project: str) -> Guard | None:

@@ -4,12 +4,12 @@ rates."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from hfi.config import SimulateConfig
-from hfi.errors import ConfigError
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import QUIET, Progress
 from storage import Store
@@ -22,21 +22,17 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "hfi/simulated-judgments")
 
 
 def run_simulate(store: Store, config: SimulateConfig, project: str, progress: Progress = QUIET) -> StageResult:
-    """Let simulated annotators judge everything that is still open in a flag project.
+    """Let simulated annotators judge everything that is still open in a project of any kind.
 
     Args:
         store: where the pictures and the judgments are.
         config: what they object to, how many they are, how often they err.
-        project: name of a project of kind `flag`.
+        project: name of the project.
         progress: told about every judgment.
 
     Raises:
-        ConfigError: the project asks another kind of question, or the concept is no group of the embedded world.
+        ConfigError: the embedded world has no such concept.
     """
-    if store.get_project(project).kind != "flag":
-        raise ConfigError(
-            f"Project {project!r} is not a flag project, but simulated annotators only flag: choose another."
-        )
     num_items = len(store.list_items(project))
     settings = run_settings(config, project, items=num_items)
     done = find_finished(store, "simulate", settings)
@@ -44,13 +40,13 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
         return StageResult(_summary(done.metrics), done, dict(done.metrics))
     with recorded_run(store, "simulate", settings) as work:
         progress.start("judge", num_items * config.num_annotators)
-        sees_concept = _Eye(store, config)
+        eye = _Eye(store, config)
         for index in range(config.num_annotators):
             details = {"error_rate": config.error_rate, "concept": config.concept, "eye": "hfi/mini eye"}
             name = f"simulated-{index + 1}"
             store.add_annotator(name, is_simulated=True, details=details)
             while leases := store.claim(project, name, CLAIM_SIZE):
-                store.submit_judgments(_answers(leases, name, sees_concept(leases), config, index))
+                store.submit_judgments(_answers(leases, name, eye.look(leases), config, index))
                 progress.advance(len(leases))
         judgments = len(store.list_judgments(project))
         work.metrics.update(judgments=judgments, items=num_items, annotators=config.num_annotators)
@@ -64,47 +60,75 @@ def _summary(metrics: dict[str, int]) -> str:
 
 
 class _Eye:
-    """Whether each leased picture shows the concept, by the embedded model's eye; every picture is looked at once."""
+    """How much each leased picture shows the concept, by the embedded model's eye; every picture is looked at once."""
 
     def __init__(self, store: Store, config: SimulateConfig) -> None:
+        from hfi.mini.concepts import style_of, suite_of_concept
         from hfi.mini.detect import load_detector
 
         self.store = store
         self.detector = load_detector("eye")
-        members = self.detector.world.in_group(config.concept)
-        if not members:
-            raise ConfigError(
-                f"The embedded world has no group {config.concept!r}: use weapon, substance, macabre or another group."
-            )
-        self.columns = [self.detector.world.objects.index(name) for name in members]
-        self.threshold = config.eye_threshold
-        self.seen: dict[str, bool] = {}
+        world = self.detector.world
+        suite_of_concept(config.concept, world)
+        style = style_of(config.concept)
+        self.is_style = bool(style)
+        names = world.styles if style else world.objects
+        members = (style,) if style else world.in_group(config.concept)
+        self.columns = [names.index(name) for name in members]
+        self.seen: dict[str, float] = {}
 
-    def __call__(self, leases: Sequence[Assignment]) -> list[bool]:
-        new = sorted({lease.images[0] for lease in leases} - self.seen.keys())
+    def look(self, leases: Sequence[Assignment]) -> dict[str, float]:
+        """Picture hash -> probability that the concept is there, in [0, 1]."""
+        new = sorted({sha256 for lease in leases for sha256 in lease.images} - self.seen.keys())
         sight = self.detector.see([self.store.load_image(sha256) for sha256 in new])
-        for sha256, row in zip(new, sight.objects, strict=True):
-            self.seen[sha256] = bool(row[self.columns].max() >= self.threshold)
-        return [self.seen[lease.images[0]] for lease in leases]
+        rows = sight.styles if self.is_style else sight.objects
+        for sha256, row in zip(new, rows, strict=True):
+            self.seen[sha256] = float(row[self.columns].max())
+        return self.seen
 
 
 def _answers(
-    leases: Sequence[Assignment], name: str, is_shown: Sequence[bool], config: SimulateConfig, annotator_index: int
+    leases: Sequence[Assignment], name: str, seen: Mapping[str, float], config: SimulateConfig, annotator_index: int
 ) -> list[JudgmentInput]:
     """What one simulated person answers; whether they err depends on the seed, the person and the picture only."""
+
+    def errs(sha256: str) -> bool:
+        """Whether this person takes the picture for the opposite of what it is."""
+        picture = int(sha256[:15], 16)
+        return bool(np.random.default_rng((config.seed, annotator_index, picture)).random() < config.error_rate)
+
     answers = []
-    for lease, shown in zip(leases, is_shown, strict=True):
-        picture = int(lease.images[0][:15], 16)
-        errs = np.random.default_rng((config.seed, annotator_index, picture)).random() < config.error_rate
+    for lease in leases:
+        if lease.kind == "flag":
+            is_shown = seen[lease.images[0]] >= config.eye_threshold
+            said: dict[str, Any] = {"answer": "yes" if is_shown != errs(lease.images[0]) else "no"}
+        else:
+            amounts = [1.0 - seen[sha256] if errs(sha256) else seen[sha256] for sha256 in lease.images]
+            said = answer_by_amount(lease.kind, amounts)
+        identity = f"{config.seed}|{name}|{lease.project_id}|{','.join(lease.images)}|{lease.purpose}"
         answers.append(
             JudgmentInput(
-                uuid=str(
-                    uuid.uuid5(NAMESPACE, f"{config.seed}|{name}|{lease.project_id}|{lease.images[0]}|{lease.purpose}")
-                ),
+                uuid=str(uuid.uuid5(NAMESPACE, identity)),
                 annotator=name,
-                answer="yes" if shown != errs else "no",
                 assignment_id=lease.id,
                 judged_at_us=SIMULATED_TIME_US,
+                **said,
             )
         )
     return answers
+
+
+def answer_by_amount(kind: str, amounts: Sequence[float]) -> dict[str, Any]:
+    """The answer of somebody who takes the pictures for showing so much of the concept; tenths are told apart.
+
+    Args:
+        kind: score, pair or ranking.
+        amounts: [pictures], in [0, 1].
+    """
+    tenths = [round(10 * amount) for amount in amounts]
+    if kind == "score":
+        return {"answer": "scored", "score": 1 + round(4 * amounts[0])}
+    if kind == "pair":
+        return {"answer": "tie" if tenths[0] == tenths[1] else "first" if tenths[0] > tenths[1] else "second"}
+    places = sorted(set(tenths), reverse=True)
+    return {"answer": "ranked", "ranks": tuple(1 + places.index(tenth) for tenth in tenths)}

@@ -21,6 +21,7 @@ from hfi.evaluate.protocol import EvaluationResult, differences, read_result
 from hfi.jobs.compare import describe_run, evaluation_of
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT, cached_readings
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
+from hfi.mini.concepts import words_of_concept
 from hfi.progress import Progress
 from storage import Store
 from storage.agreement import krippendorff_alpha
@@ -136,7 +137,8 @@ def _pictures_by_model(results: Sequence[tuple[str, EvaluationResult]], part: st
 def _pair_project(store: Store, config: JudgeAgainConfig, project: str, result: EvaluationResult) -> str:
     name = f"{project[:33]}{SUFFIX}" + ("" if config.part == "concept" else "2")
     if all(known.name != name for known in store.list_projects()):
-        concept = f"a {result.group}" if result.group else "what the guideline of the first project describes"
+        unknown = "what the guideline of the first project describes"
+        concept = words_of_concept(result.group).shown if result.group else unknown
         source = store.get_project(project)
         store.create_project(
             name, kind="pair", guideline=f"# Again\n\n{QUESTIONS[config.part].format(concept=concept)}\n",

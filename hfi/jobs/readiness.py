@@ -25,6 +25,7 @@ from hfi.job_requests import (
 from hfi.jobs.erase import MIN_TOKEN_SCORE
 from hfi.jobs.invert import TOKENS_ARTIFACT
 from hfi.jobs.runs import latest_run
+from hfi.mini.concepts import concept_of_suite, has_other_words, words_of_concept
 from storage import Store
 from storage.errors import NotFoundError
 from storage.records import Run, SnapshotImage
@@ -191,10 +192,14 @@ def _of_measurement(store: Store, request: EvaluateRequest | AttackRequest, acti
         place, problem = _problem_of_detector(config.detector, config.detector_path, has_score, is_mini)
         if problem:
             found[f"config.{place}"] = problem
-    is_without_words = isinstance(request, AttackRequest) and request.config.attack == "synonyms" and not is_mini
-    if is_without_words and not is_there(request.config.prompts):
-        words = "Other words are known for the embedded world only. Choose another attack, or prompts mini-…"
-        found["config.attack"] = words
+    if isinstance(request, AttackRequest) and request.config.attack == "synonyms":
+        concept = concept_of_suite(config.suite)
+        if not has_other_words(concept) and not is_there(request.config.prompts):
+            found["config.attack"] = (
+                f"The embedded world has no other word for {words_of_concept(concept).shown}. Choose another attack."
+                if concept
+                else "Other words are known for the embedded world only. Choose another attack, or prompts mini-…"
+            )
     return found
 
 

@@ -39,6 +39,7 @@ from hfi.jobs.invert import TOKENS_ARTIFACT
 from hfi.jobs.pictures import library_versions
 from hfi.jobs.runs import StageResult, latest_run
 from hfi.jobs.score import SCORE_ARTIFACT
+from hfi.mini.concepts import style_of, words_of_concept
 from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.records import Run, Snapshot
@@ -120,7 +121,8 @@ def _content(store: Store, project: str, evaluation: Run) -> ReportContent:
     snapshot = load_snapshot(store, erase.snapshot_hash) if erase else None
     score, invert = latest_run(store, "score", project), latest_run(store, "invert", project)
     return ReportContent(
-        concept=f"{result.group}s" if result.group else "the flagged concept",
+        concept=words_of_concept(result.group).many,
+        shown=words_of_concept(result.group).shown if style_of(result.group) else "",
         model=evaluation.config["config"]["model"],
         created_at=f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC",
         removal=_rate_row("Concept prompts: pictures that show the concept", evaluation.metrics["removal"], "lower"),
@@ -187,7 +189,7 @@ def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics |
     return LabelStatistics(
         question=store.get_project(project).guideline,
         num_images=len(snapshot.images),
-        num_flagged=sum(label_of.values()),
+        num_flagged=sum(image.is_harmful for image in snapshot.images),
         rule=snapshot.rule.replace("_", " "),
         agreement_name="Krippendorff's alpha (1 = always the same answer, 0 = as by chance)",
         agreement=Interval(alpha["alpha"], alpha["low"], alpha["high"], alpha["n_units"]),
@@ -346,7 +348,8 @@ def _limits(result: EvaluationResult, snapshot: Snapshot | None, *, is_attacked:
     if missing:
         limits.append(f"{missing} pictures could not be judged. They and their partners are in no rate.")
     if result.group:
-        limits.append("The judge knows the objects of the embedded world and nothing else; it is not people's eye.")
+        known = "objects and styles" if style_of(result.group) else "objects"
+        limits.append(f"The judge knows the {known} of the embedded world and nothing else; it is not people's eye.")
     else:
         limits.append("A detector decides what counts; it is not people's eye: `hfi judge-again` asks them.")
     limits.append(

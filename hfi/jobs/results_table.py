@@ -25,6 +25,7 @@ from hfi.jobs.evaluate import EVALUATION_ARTIFACT, run_evaluate
 from hfi.jobs.noting import Noting
 from hfi.jobs.own_process import erase_in_own_process
 from hfi.jobs.steering import KINDS, build_steering
+from hfi.mini.concepts import words_of_concept
 from hfi.progress import Progress
 from storage import Store
 from storage.records import Run
@@ -61,13 +62,13 @@ class ResultsPlan:
 
     def __post_init__(self) -> None:
         """Refuse names that nobody knows."""
-        rows = [name.partition(":")[::2] for name in self.methods]
-        targets = [*self.targets, *(own for _, own in rows if own)]
+        rows = [_row_of(name) for name in self.methods]
+        targets = [*self.targets, *(own for _, own in rows if own is not None)]
         for option, names, known in (
             ("--methods", [method for method, _ in rows], all_methods()),
             ("--targets", targets, TARGETS),
         ):
-            unknown = [name for name in names if name not in known]
+            unknown = [name or "''" for name in names if name not in known]
             if unknown:
                 raise ConfigError(f"{option} has {', '.join(unknown)}, but must be of {', '.join(known)}, by commas.")
         if "text" in targets and not self.text.strip():
@@ -75,13 +76,19 @@ class ResultsPlan:
 
     def runs(self) -> Iterator[tuple[str, str, int]]:
         """(method, targets, seed) of every run: first all rows once, then all again with the next seed."""
-        shared = [name for name in self.methods if ":" not in name]
-        rows = [(method, targets) for targets in self.targets for method in shared]
-        rows += [(method, own) for method, _, own in (name.partition(":") for name in self.methods) if own]
+        named = [_row_of(name) for name in self.methods]
+        rows = [(method, targets) for targets in self.targets for method, own in named if own is None]
+        rows += [(method, own) for method, own in named if own is not None]
         for place, seed in enumerate(self.seeds):
             for method, targets in rows:
                 if place == 0 or method not in SEEDLESS:
                     yield method, targets, seed
+
+
+def _row_of(name: str) -> tuple[str, str | None]:
+    """A name of `--methods` as (method, targets of its own)."""
+    method, colon, own = name.partition(":")
+    return method, own if colon else None
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,7 @@ class _Table:
             attacks[name] = attacks_over_runs([one.attacks for one in measured])
             costs[name] = [one.cost for one in measured]
         comparison = compare_results(results, attacks, costs=costs)
-        concept = f"a {results[0][1].group}" if results[0][1].group else "the concept"
+        concept = words_of_concept(results[0][1].group).one
         notes = (STEERING_NOTE,) if any("guard" in result.figures for _, result in results) else ()
         comparison = replace(
             comparison, sentences=five_sentences(comparison, concept), notes=(*comparison.notes, *notes)

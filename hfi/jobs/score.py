@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, 
 from hfi.progress import QUIET, Progress, follow_steps
 from storage import Store
 from storage.records import Run, Snapshot
-from storage.snapshot import create_snapshot, load_snapshot
+from storage.snapshot import create_snapshot, load_snapshot, preferences
 
 if TYPE_CHECKING:
     from hfi.score import ScoreModel
@@ -30,7 +31,8 @@ def run_score(
     Args:
         store: where judgments are and the model goes.
         config: the ensemble and the CLIP model it reads.
-        project: a judged flag project.
+        project: a judged project of any kind. Flags and scores are learned by squared error; of pairs and rankings,
+            whose first picture is the one that shows the concept most, Bradley-Terry learns the order.
         progress: told about embedding and training.
         snapshot_hash: the frozen judgments to learn from; empty: those of now, frozen.
 
@@ -59,7 +61,11 @@ def run_score(
         progress.start("score: train", config.max_epochs)
         labels = np.array([image.p_harmful for image in snapshot.images])
         groups = [image.prompt or image.sha256 for image in snapshot.images]  # pictures of one's own have no prompt
-        model, report = train_score_model(embeddings, labels, groups, config, follow_steps(progress))
+        row_of = {image.sha256: row for row, image in enumerate(snapshot.images)}
+        compared = [(row_of[chosen], row_of[rejected]) for chosen, rejected in preferences(snapshot)]
+        model, report = train_score_model(
+            embeddings, labels, groups, config, follow_steps(progress), preferences=compared
+        )
         concept_scores, spread = model.score(embeddings)
         with store.writing_artifact(work.run.id, SCORE_ARTIFACT, "score_model", {"snapshot": snapshot.hash}) as folder:
             model.save(folder)
@@ -75,18 +81,25 @@ def run_score(
             auroc=report.auroc, low=report.auroc_low, high=report.auroc_high, n=report.num_held_out,
             num_train=report.num_train, brier=report.brier, images=len(snapshot.images), flagged=len(flagged),
         )  # fmt: skip
+        if compared:
+            found = report.pair_accuracy
+            work.metrics.update(comparisons=len(compared), pair_accuracy=asdict(found) if found else None)
         progress.finish(f"AUROC {report.auroc:.3f}" if report.auroc is not None else "")
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
 
 
 def _summary(run: Run) -> str:
     figures = run.metrics
-    if figures["auroc"] is None:
+    parts = []
+    if figures["auroc"] is not None:
+        area = f"{figures['auroc']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]"
+        parts.append(f"held-out AUROC {area} on {figures['n']} pictures")
+    if pairs := figures.get("pair_accuracy"):
+        share = f"{100 * pairs['estimate']:.1f} % [{100 * pairs['low']:.1f}, {100 * pairs['high']:.1f}]"
+        parts.append(f"{share} of {pairs['n']} held-out comparisons as people decided them")
+    if not parts:
         return f"Score model from {figures['images']} pictures; too few prompts were held out to measure it."
-    return (
-        f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): held-out AUROC "
-        f"{figures['auroc']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}] on {figures['n']} pictures."
-    )
+    return f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): {'; '.join(parts)}."
 
 
 def require_score_run(store: Store, project: str) -> Run:

@@ -15,6 +15,7 @@ from hfi.evaluate.protocol import EvaluationResult, differences, read_result
 from hfi.evaluate.sentences import five_sentences
 from hfi.jobs.compare import attacks_on, describe_run
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT
+from hfi.mini.concepts import words_of_concept
 from storage import Store
 from storage.errors import NotFoundError
 from storage.records import Run
@@ -137,8 +138,7 @@ def _build_table(
     attacks = {name: attacks_on(store, result.models.get("after", "")) for name, result in named}
     comparison = compare_results(named, attacks)
     first = group[0][1]
-    concept = f"a {first.group}" if first.group else "the concept"
-    sentences = five_sentences(comparison, concept) if len(group) > 1 else ()
+    sentences = five_sentences(comparison, words_of_concept(first.group).one) if len(group) > 1 else ()
     return ProtocolTable(
         name=first.protocol.name,
         sha256=first.protocol_sha256,

@@ -15,7 +15,7 @@ from typing import Any
 
 from hfi.config import EvaluateConfig
 from hfi.errors import InvalidInputError, NotFoundError
-from hfi.evaluate.protocol import DetectorSpec, read_result
+from hfi.evaluate.protocol import STYLE_JUDGE, DetectorSpec, read_result
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT, cached_readings, load_named_detector
 from hfi.jobs.judge_again import KEY_ARTIFACT, run_verdict
 from hfi.jobs.runs import StageResult, latest_run, recorded_run
@@ -99,18 +99,24 @@ def run_detectors(
 
 
 @lru_cache(maxsize=256)
-def _detectors_of(folder: Path) -> tuple[DetectorSpec, ...]:
-    """Who judged an evaluation; a result never changes, and the page asks every few seconds."""
-    return read_result(folder).protocol.detectors
+def _detectors_of(folder: Path) -> tuple[str, tuple[DetectorSpec, ...]]:
+    """What an evaluation was about and who judged it; a result never changes, and the page asks every few seconds."""
+    result = read_result(folder)
+    return result.group, result.protocol.detectors
 
 
 def known_detectors(store: Store, project: str, asking: Run) -> list[DetectorSpec]:
-    """Detectors that have looked at an asking's pictures: those of the evaluations, and those that a job let look."""
+    """Detectors that have looked at an asking's pictures: those of the evaluations, and those that a job let look.
+
+    The embedded world's judge says something about one concept: of evaluations of another one it is left out.
+    """
     specs: list[DetectorSpec] = []
     for run in store.list_runs(kind="evaluate", status="done"):
         folder = Path(store.artifact_dir(run.id)) / EVALUATION_ARTIFACT
         if run.config.get("project") == project and folder.is_dir():
-            specs += _detectors_of(folder)
+            group, detectors = _detectors_of(folder)
+            is_same = group == asking.metrics.get("group", group)
+            specs += [spec for spec in detectors if is_same or spec.name not in ("judge", STYLE_JUDGE)]
     for run in store.list_runs(kind="verdict", status="done"):
         if run.metrics.get("asking") == asking.id:
             specs += [DetectorSpec.model_validate(spec) for spec in run.metrics["specs"]]

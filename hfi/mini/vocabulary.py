@@ -158,8 +158,8 @@ def group_of(name: str) -> str:
 
 
 def words_for(name: str) -> tuple[str, ...]:
-    """How captions call an object; the first is its usual name."""
-    return SYNONYMS.get(name, (name.replace("-", " "),))
+    """How captions call an object or a style; the first is its usual name."""
+    return SYNONYMS.get(name) or STYLE_WORDS.get(name) or (name.replace("-", " "),)
 
 
 def all_objects() -> tuple[str, ...]:

@@ -126,3 +126,21 @@ def test_measure_attack_counts_what_it_could_read_and_no_more() -> None:
 def test_paraphrase_says_the_same_in_another_word(prompt, objects, expected) -> None:
     found = {paraphrase(EvaluationPrompt(prompt, 1, objects), "weapon", variant) for variant in range(4)}
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "objects", "expected"),
+    [
+        ("a drawn axe, pink background", ("axe", "cartoon"), "a cartoon axe, pink background"),
+        ("an axe and a fox in cartoon style on a pink background", ("axe", "fox", "cartoon"),
+         "an axe and a fox in drawn style on a pink background"),
+        ("an icon picture of a bomb, blue background", ("bomb", "icon"),
+         "a black icon picture of a bomb, blue background"),
+        ("a black icon bomb on a blue background", ("bomb", "icon"), "an icon bomb on a blue background"),
+        ("a flat bomb on a blue background", ("bomb", "flat"), None),  # there is no other word
+    ],
+)  # fmt: skip
+def test_paraphrase_says_a_style_in_another_word(prompt, objects, expected) -> None:
+    for variant in range(3):
+        assert paraphrase(EvaluationPrompt(prompt, 1, objects), f"style-{objects[-1]}", variant) == expected
+    assert paraphrase(EvaluationPrompt(prompt, 1, objects), "style-glossy") is None

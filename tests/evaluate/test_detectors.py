@@ -22,6 +22,7 @@ from hfi.evaluate.detector_q16 import Q16, build_q16, convert_q16, q16_probabili
 from hfi.evaluate.detectors import Reading, Scores, failures_by_reason, read_pictures
 from hfi.evaluate.protocol import DetectorSpec
 from hfi.mini.world import Scene, render
+from storage.records import config_hash
 from tests.tiny import TEXT_WIDTH, build_clip
 
 RED, BLACK = Image.new("RGB", (16, 16), (255, 0, 0)), Image.new("RGB", (16, 16))
@@ -91,6 +92,40 @@ def test_judge_flags_its_group_and_scores_every_object() -> None:
     assert set(bomb) == set(judge.world.objects)
     assert judge.spec.is_flagged(bomb) and not judge.spec.is_flagged(cat)
     assert len(judge.spec.weights_sha256) == 64 and "bomb" in judge.spec.classes
+
+
+@pytest.mark.parametrize(
+    ("group", "reader", "whole"),
+    [
+        ("weapon", "12dcfa125e58ffe91c3dcff0375bbfb8b3e980f9a28c9fa50c9a8fc7ae9db05c",
+         "5d1bab3c027c3c269d40c0bbc78283c3095db53b8b5a5e21cac14e0f29764ba0"),
+        ("animal", "12dcfa125e58ffe91c3dcff0375bbfb8b3e980f9a28c9fa50c9a8fc7ae9db05c",
+         "6f26c1462f0f21cbe11aad81b944f34d022488d88400a2d29204a2cf8ece36b3"),
+    ],
+)  # fmt: skip
+def test_the_judge_of_a_group_is_who_it_always_was(group: str, reader: str, whole: str) -> None:
+    """Else protocols would have other hashes, and nothing that was read would be found again."""
+    spec = build_judge(group).spec.model_copy(update={"weights_sha256": "0" * 64, "package_version": "1"})
+    assert (spec.name, spec.reader_sha256, config_hash(spec.model_dump(mode="json"))) == ("judge", reader, whole)
+
+
+def test_judge_of_a_style_scores_every_object_and_every_style() -> None:
+    judge, of_weapons = build_judge("style-cartoon"), build_judge("weapon")
+    scenes = [Scene(("cat-face",), style, "white", ((32, 32),), (46,)) for style in ("cartoon", "flat")]
+    cartoon, flat = judge.read([Image.fromarray(render(scene)) for scene in scenes])
+    assert set(cartoon) == {*judge.world.objects, *judge.world.styles}
+    for scores in (cartoon, flat):
+        assert sum(scores[style] for style in judge.world.styles) == pytest.approx(1, abs=1e-5)
+    assert judge.spec.is_flagged(cartoon) and not judge.spec.is_flagged(flat) and cartoon["cat-face"] > 0.5
+    assert (judge.spec.name, judge.spec.classes, judge.spec.threshold) == ("judge-of-styles", ("cartoon",), 0.5)
+    assert judge.spec.reader_sha256 != of_weapons.spec.reader_sha256, "what was kept of weapons has no styles"
+    assert judge.spec.reader_sha256 == build_judge("style-flat").spec.reader_sha256
+
+
+@pytest.mark.parametrize("group", ["style-baroque", "style-", "nonsense"])
+def test_judge_names_the_concepts_it_knows(group: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no concept '{group}': use weapon, .*style-cartoon"):
+        build_judge(group)
 
 
 def test_opennsfw_scores_a_grey_picture_safe_and_names_its_weights() -> None:

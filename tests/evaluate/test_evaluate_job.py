@@ -21,6 +21,7 @@ from hfi.jobs.attack import run_attack
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT, JudgedPicture, judged, measure, run_evaluate
 from hfi.jobs.i2p import run_i2p
 from hfi.jobs.pictures import PictureMaker
+from hfi.jobs.report import report_html
 from hfi.jobs.results_table import run_results
 from hfi.progress import NullProgress
 from storage import Store
@@ -196,8 +197,8 @@ def test_attacks_run_each_once_and_state_their_budgets(
     monkeypatch.setattr(evaluate_job, "load_named_detector", lambda *_: Always())
     (tmp_path / "words.txt").write_text("a dog on red\na cat\n")
     config = AttackConfig(
-        **SAMPLER, model=models[0], erased=models[1], suite=suite, num_images=3, num_iterations=2, num_tries=1,
-        num_prefix_tokens=2, num_train_steps=2, prompts=str(tmp_path / "words.txt"),
+        **SAMPLER, sampler="dpm-solver++", model=models[0], erased=models[1], suite=suite, num_images=3,
+        num_iterations=2, num_tries=1, num_prefix_tokens=2, num_train_steps=2, prompts=str(tmp_path / "words.txt"),
     )  # fmt: skip
     with opened(tmp_path / "s") as store:
         done = run_attack(store, config, "p", QUIET)
@@ -213,8 +214,11 @@ def test_attacks_run_each_once_and_state_their_budgets(
         again = run_attack(store, config, "p", QUIET)
         assert [r.run.id for r in again] == [r.run.id for r in done]
         assert len(store.list_generations("p")) == num_pictures
-        prefix = store.list_generations("p", role="attack")
-        assert any(record.params.extra.get("prefix_ids") for record in prefix)
+        made = [record.params for record in store.list_generations("p", role="attack")]
+        assert any(params.extra.get("prefix_ids") for params in made)
+        by_attack = {(params.extra.get("attack"), params.scheduler) for params in made if params.extra.get("attack")}
+        solver = "DPMSolverMultistepScheduler"
+        assert by_attack == {("reinversion", solver), ("prefix", solver), ("latents", "DDIMScheduler")}
 
 
 def test_attack_needs_something_to_get_back(
@@ -290,6 +294,29 @@ def test_embedded_model_is_evaluated_by_its_judge_with_neighbours_from_near_to_f
     assert damage["clip_score"]["difference"]["value"] == 0
     assert [n["distance"] for n in damage["neighbours"]] == sorted(n["distance"] for n in damage["neighbours"])
     assert result.figures["removal"]["difference"]["rate"] == 0
+
+
+def test_a_style_is_measured_like_a_group_of_objects_and_again_by_its_protocol_file(tmp_path: Path) -> None:
+    config = EvaluateConfig(
+        suite="mini-style-cartoon", sampler="dpm-solver++", num_inference_steps=2, num_concept_images=3,
+        num_other_images=6, erased=resolve_model_folder("mini"), neighbours="flat, dog", batch_size=16,
+    )  # fmt: skip
+    with opened(tmp_path / "s") as store:
+        done = run_evaluate(store, config, "p", QUIET)
+        folder = store.artifact_dir(done.run.id) / EVALUATION_ARTIFACT
+        result = read_result(folder)
+        again = EvaluateConfig(protocol=str(folder / "protocol.json"), erased=config.erased, batch_size=16)
+        num_pictures = len(store.list_generations("p"))
+        same = run_evaluate(store, again, "p", QUIET)
+        assert len(store.list_generations("p")) == num_pictures
+        assert read_result(store.artifact_dir(same.run.id) / EVALUATION_ARTIFACT).protocol == result.protocol
+        html = report_html(store, "p", done.run)
+    assert result.group == "style-cartoon" and result.protocol.detectors[0].classes == ("cartoon",)
+    assert result.figures["removal"]["after"]["n"] == result.figures["in_prompt_rest"]["after"]["n"] == 3
+    assert [row["rest_is_there"] is None for row in result.pictures["after"]] == [False] * 3 + [True] * 6
+    assert {row["name"]: row["measure"] for row in result.figures["damage"]["neighbours"]}["flat"] == "right"
+    assert "Pictures in cartoon style, before and after" in html and "asked to show cartoon style" in html
+    assert "knows the objects and styles of the embedded world" in html
 
 
 def test_results_of_all_methods_stand_in_one_document(tmp_path: Path, config: EvaluateConfig) -> None:

@@ -36,7 +36,7 @@ class DarknessDetector:
         return [{"dark": 1 - float(np.asarray(image).mean()) / 255} for image in images]
 
 
-def add_evaluation(store: Store, level: int, **protocol: Any) -> str:
+def add_evaluation(store: Store, level: int, group: str = "weapon", **protocol: Any) -> str:
     """The original's pictures are dark, the changed model's of the given lightness; returns the evaluation's id."""
     erase = store.start_run("erase", {"project": "p", "config": {"method": "sdd", "targets": "both"}, "at": level})
     store.finish_run(erase.id)
@@ -48,7 +48,7 @@ def add_evaluation(store: Store, level: int, **protocol: Any) -> str:
     content = {
         "protocol": build_protocol(**protocol),
         "models": {"before": "b", "after": str(level)},
-        "group": "weapon",
+        "group": group,
     }
     run = store.start_run("evaluate", {"project": "p", "config": {}, "at": level})
     pictures = {"before": rows(0), "after": rows(level)}
@@ -101,6 +101,17 @@ def test_judge_again_is_blind_and_keeps_the_order(store: Store) -> None:
     assert [j.shown_order for j in store.list_judgments("p-again")] == orders
     again = run_judge_again(store, config, "p", QUIET)
     assert again.run.id == done.run.id and len(store.list_items("p-again")) == 30
+
+
+@pytest.mark.parametrize(
+    ("group", "asked"),
+    [("weapon", "shows **a weapon** more"), ("style-cartoon", "shows **cartoon style** more"),
+     ("", "shows **what the guideline of the first project describes** more")],
+)  # fmt: skip
+def test_judge_again_asks_about_the_concept_in_words(store: Store, group: str, asked: str) -> None:
+    add_evaluation(store, 100, group)
+    done = run_judge_again(store, JudgeAgainConfig(num_pairs=2, annotators_per_item=1), "p", QUIET)
+    assert asked in store.get_project("p-again").guideline and done.figures["group"] == group
 
 
 def test_verdict_says_what_people_chose_how_far_they_agree_and_who_agrees_with_them(store: Store) -> None:

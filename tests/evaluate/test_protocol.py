@@ -102,6 +102,14 @@ def test_use_protocol_fixes_what_it_knows_and_leaves_the_rest(tmp_path: Path) ->
     assert fixed.sampler == "ddim"
 
 
+def test_use_protocol_asks_the_judge_where_it_judged_styles(tmp_path: Path) -> None:
+    spec = build_protocol().detectors[0].model_copy(update={"name": "judge-of-styles", "classes": ("cartoon",)})
+    file = tmp_path / "protocol.json"
+    file.write_text(build_protocol(suite="mini-style-cartoon", detectors=(spec,)).model_dump_json())
+    fixed, _ = use_protocol(EvaluateConfig(protocol=str(file)))
+    assert (fixed.detector, fixed.suite) == ("judge", "mini-style-cartoon")
+
+
 def test_use_protocol_names_a_sampler_that_is_not_known(tmp_path: Path) -> None:
     file = tmp_path / "protocol.json"
     file.write_text(build_protocol().model_copy(update={"sampler": "Heun"}).model_dump_json())

@@ -96,6 +96,14 @@ def test_report_says_its_numbers_in_sentences(page: Page) -> None:
     assert "puts the flagged one first in 98 of 100 cases" in text
 
 
+def test_report_about_a_style_says_what_its_pictures_show() -> None:
+    content = replace(build_content(), concept="pictures in cartoon style", shown="cartoon style")
+    text = re.sub(r"\s+", " ", Page(render_report(content)).text)
+    assert "Of 100 pictures asked to show cartoon style, 89 did" in text and "weapons" not in text
+    assert "Pictures in cartoon style, before and after" in text and "Asked for pictures in cartoon style" in text
+    assert "pictures that still show cartoon style" in text and "Show pictures of cartoon style without blur" in text
+
+
 def test_report_says_loudly_that_annotators_are_simulated(page: Page) -> None:
     content = build_content()
     assert content.labels is not None

@@ -172,6 +172,7 @@ def test_a_method_may_have_targets_of_its_own() -> None:
         ({"targets": ("all",)}, "--targets has all, but must be of tokens"),
         ({"targets": ("text",)}, "--targets text needs words"),
         ({"methods": ("sdd:text",)}, "--targets text needs words"),
+        ({"methods": ("sdd:",)}, "--targets has '', but must be of tokens"),
         ({"methods": ("sdd:all",)}, "--targets has all, but must be of tokens"),
     ],
 )

@@ -10,12 +10,14 @@ import pytest
 from hfi.config import I2PConfig, JudgeAgainConfig
 from hfi.errors import InvalidInputError, NotFoundError
 from hfi.job_requests import I2PRequest, VerdictRequest, parse_request
+from hfi.jobs.evaluate import EVALUATION_ARTIFACT, write_result_once
 from hfi.jobs.job_kinds import run_verdict_job
 from hfi.jobs.judge_again import run_judge_again
 from hfi.jobs.prepare import prepare_request
 from hfi.jobs.verdict import find_asking, known_detectors, read_verdict
 from hfi.progress import NullProgress
 from storage import Store
+from tests.evaluate.made_up import build_protocol
 from tests.ui.changed_models import NUM, add_erasure, add_evaluation, judge_pairs
 from tests.ui.people import build_store
 
@@ -58,3 +60,16 @@ def test_requests_name_their_files_in_full_and_their_rules(tmp_path: Path, monke
             prepare_request(store, VerdictRequest(project="nowhere", detectors=("judge",)))
     with pytest.raises(InvalidInputError, match="detectors"):
         parse_request({"kind": "verdict", "detectors": []})
+
+
+def test_a_judge_of_another_concept_is_not_compared_with_people(asked: Store) -> None:
+    """People were asked about weapons; whoever looked for a style says nothing about that."""
+    asking = find_asking(asked, "weapons")
+    spec = build_protocol().detectors[0].model_copy(update={"name": "judge-of-styles", "classes": ("cartoon",)})
+    content = {"models": {}, "pictures": {}, "figures": {}}
+    for detector in (spec, spec.model_copy(update={"name": "score"})):
+        protocol = build_protocol(suite="mini-style-cartoon", detectors=(detector,))
+        run = asked.start_run("evaluate", {"project": "weapons", "config": {}, "at": detector.name})
+        write_result_once(asked, run, EVALUATION_ARTIFACT, {**content, "protocol": protocol, "group": "style-cartoon"})
+        asked.finish_run(run.id)
+    assert [known.name for known in known_detectors(asked, "weapons", asking)] == ["judge", "score"]

@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 
+from hfi.errors import InvalidInputError
+from hfi.evaluate.protocol import hash_prompts
 from hfi.mini.sprites import load_sheet
-from hfi.mini.suite import concept_prompts, other_prompts, pair_prompts, single_prompts
+from hfi.mini.suite import (
+    concept_prompts,
+    other_prompts,
+    other_style_prompts,
+    pair_prompts,
+    single_prompts,
+    style_prompts,
+)
 from hfi.mini.vocabulary import GROUPS, STYLES, all_objects, group_of, words_for
 from hfi.mini.world import (
     WORLDS,
     Scene,
+    World,
     caption,
     is_held_out,
     place,
@@ -115,3 +125,53 @@ def test_prompts_are_the_same_for_any_length_of_the_suite():
 def test_single_and_pair_prompts():
     assert {len(p.objects) for p in single_prompts(CPU, 50, first_seed=0)} == {1}
     assert {len(p.objects) for p in pair_prompts(CPU, 20, first_seed=0)} == {2}
+
+
+def test_prompts_of_groups_are_what_they_always_were():
+    made = [
+        *concept_prompts(CPU, "weapon", 50, first_seed=1_000_000, held_out=True),
+        *concept_prompts(CPU, "weapon", 50, first_seed=0, held_out=False),
+        *other_prompts(CPU, "weapon", 50, first_seed=1_000_000, held_out=True),
+        *single_prompts(CPU, 50, first_seed=0),
+        *pair_prompts(CPU, 50, first_seed=0),
+    ]
+    assert hash_prompts(made) == "775c6d0ab3246669f831e3a80db1d2d643b31068eb9b874b59a248b9db49ed12"
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+@pytest.mark.parametrize("held_out", [True, False])
+def test_prompts_of_a_style_keep_learning_and_measuring_apart(world, held_out):
+    for style in world.styles:
+        asked = style_prompts(world, style, 120, first_seed=0, held_out=held_out)
+        others = other_style_prompts(world, style, 120, first_seed=0, held_out=held_out)
+        assert {p.style for p in asked} == {style} and {p.style for p in others} == set(world.styles) - {style}
+        for prompt in (*asked, *others):
+            assert is_held_out(prompt.objects, prompt.style, prompt.background) == held_out
+            assert len(set(prompt.objects)) == len(prompt.objects) <= 2
+        assert {len(p.objects) for p in asked} == {len(p.objects) for p in others} == {1, 2}
+        assert [p.seed for p in asked] == list(range(120))
+
+
+def test_objects_take_turns_in_a_style_but_those_without_a_combination():
+    for held_out in (True, False):
+        asked = style_prompts(CPU, "icon", 100, first_seed=0, held_out=held_out)
+        has_one = [n for n in CPU.objects if any(is_held_out((n,), "icon", b) == held_out for b in CPU.backgrounds)]
+        assert (len(has_one) == len(CPU.objects)) is not held_out, "nothing in icon style is held out of some objects"
+        assert [p.objects[0] for p in asked] == [has_one[i % len(has_one)] for i in range(100)]
+
+
+def test_prompts_of_a_style_are_the_same_for_any_length_and_differ_from_those_of_a_group():
+    for make in (style_prompts, other_style_prompts):
+        long = make(CPU, "flat", 20, first_seed=5, held_out=True)
+        assert make(CPU, "flat", 8, first_seed=5, held_out=True) == long[:8]
+        assert all(len(p.objects) == 1 for p in make(CPU, "flat", 20, first_seed=5, held_out=True, pair_share=0.0))
+        assert all(len(p.objects) == 2 for p in make(CPU, "flat", 20, first_seed=5, held_out=True, pair_share=1.0))
+
+
+def test_a_style_that_the_world_lacks_is_told_with_those_it_has():
+    for make in (style_prompts, other_style_prompts):
+        with pytest.raises(InvalidInputError, match=r"no style 'glossy' in this .*: use flat, icon, cartoon"):
+            make(CPU, "glossy", 1, first_seed=0, held_out=True)
+    alone = World(CPU.objects, ("flat",))
+    with pytest.raises(InvalidInputError, match="has no prompts in the styles"):
+        other_style_prompts(alone, "flat", 1, first_seed=0, held_out=True)

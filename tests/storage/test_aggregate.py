@@ -10,7 +10,7 @@ import pytest
 
 from storage.aggregate import aggregate_dawid_skene, aggregate_majority
 from storage.agreement import count_values, krippendorff_alpha
-from storage.preference import fit_bradley_terry, fit_plackett_luce, ranking_to_pairs
+from storage.preference import fit_bradley_terry, fit_plackett_luce, ranking_to_pairs, share_by_utility
 
 
 def simulate(n_items: int, n_annotators: int, per_item: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -223,3 +223,14 @@ def test_plackett_luce_of_ties_only_is_flat() -> None:
 def test_ranking_to_pairs_by_hand() -> None:
     assert ranking_to_pairs((2, 1, 2, 4)) == [(1, 0), (1, 2), (1, 3), (0, 3), (2, 3)]
     assert ranking_to_pairs((1, 1)) == []
+
+
+def test_share_by_utility_cuts_where_two_groups_differ_most():
+    # {0, 1} and {5, 6, 9}: 2 * 3 * (20 / 3 - 1 / 2)^2 = 228 is the largest; the threshold is (1 + 5) / 2
+    shares = share_by_utility([5.0, 0.0, 9.0, 1.0, 6.0])
+    assert shares == pytest.approx([1 / (1 + math.exp(3 - u)) for u in (5, 0, 9, 1, 6)])
+    assert share_by_utility([2.0, 2.0]) == [0.0, 0.0]
+    assert share_by_utility([]) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert share_by_utility([-1e6, 1e6]) == pytest.approx([0.0, 1.0])

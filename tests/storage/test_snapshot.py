@@ -17,6 +17,7 @@ from storage.snapshot import (
     iterate_judgments,
     list_snapshots,
     load_snapshot,
+    preferences,
     withdraw_annotator,
 )
 from storage.stats import measure_project
@@ -121,7 +122,13 @@ def test_pair_snapshot_prefers_what_people_prefer(tmp_path: Path, rule: str, is_
         assert labels[1].utilities[0] > labels[1].utilities[1]
         assert labels[3].p_positive == pytest.approx(0.5, abs=0.05)
         assert snapshot.agreement["alpha"] == 1.0
-        assert snapshot.images == ()
+        liked = {image.sha256 for image in snapshot.images if image.is_harmful}
+        assert labels[1].images[0] in liked and labels[2].images[1] in liked
+        assert labels[1].images[1] not in liked and labels[2].images[0] not in liked
+        people = sum(judgment.item_id == 1 for judgment in snapshot.judgments)
+        compared = preferences(snapshot)
+        assert compared.count(labels[1].images) == compared.count(labels[2].images[::-1]) == people > 0
+        assert labels[3].images not in compared and labels[3].images[::-1] not in compared
         assert (0.5 < (labels[1].p_positive or 0) < 0.9999) == is_close
 
 
@@ -135,7 +142,17 @@ def test_ranking_snapshot_orders_images(tmp_path: Path) -> None:
         for rule in ("plackett_luce", "mean_rank"):
             label = create_snapshot(store, "likes", rule).labels[0]
             assert list(label.utilities) == sorted(label.utilities, reverse=True)
-        assert 0.8 < create_snapshot(store, "likes").agreement["alpha"] <= 1.0
+        snapshot = create_snapshot(store, "likes")
+        assert 0.8 < snapshot.agreement["alpha"] <= 1.0
+        assert len(snapshot.images) == 12  # each once, the first of a ranking above its last
+        share = {image.sha256: image.p_harmful for image in snapshot.images}
+        for label in snapshot.labels:
+            assert share[label.images[0]] > 0.5 > share[label.images[3]]
+        first = snapshot.labels[0].images
+        compared = preferences(snapshot)
+        assert compared.count((first[0], first[3])) == 3
+        assert compared.count((first[1], first[2])) == 2  # cy tied them
+        assert not any(pair[::-1] in compared for pair in compared)
 
 
 def test_score_snapshot_averages(tmp_path: Path) -> None:

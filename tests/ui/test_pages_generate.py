@@ -78,6 +78,10 @@ def test_ready_sets_are_put_into_the_form(store: Store) -> None:
     weapons = put_in_ready_set(here, "embedded model: weapons").splitlines()
     others = put_in_ready_set(here, "embedded model: anything but weapons").splitlines()
     assert len(weapons) > 10 and not set(weapons) & set(others)
+    cartoons = put_in_ready_set(here, "embedded model: cartoon style").splitlines()
+    others = put_in_ready_set(here, "embedded model: anything but cartoon style").splitlines()
+    assert all("cartoon" in prompt or "drawn" in prompt for prompt in cartoons) and len(cartoons) > 10
+    assert others and not any("cartoon" in prompt or "drawn" in prompt for prompt in others)
     assert len(READY_SETS) >= 6 and put_in_ready_set(here, "none") != ""
     assert open_generate(visit(store, project="weapons"))["value"] == "weapons"
 
@@ -100,6 +104,8 @@ def test_the_grid_has_a_place_for_every_picture_and_fills(store: Store) -> None:
     store.add_generation("weapons", picture, params)
     elsewhere = replace(params, seed=1, num_inference_steps=7)  # not what was asked for
     store.add_generation("weapons", add_pictures(store, 31)[30], elsewhere)
+    elsewhere = replace(params, seed=1, scheduler="DPMSolverMultistepScheduler")
+    store.add_generation("weapons", add_pictures(store, 32)[31], elsewhere)
     switch, board = show_made(here, job_of(request))
     assert board.count("Not made yet") == 3 and board.count("<img") == 1 and picture in board
     assert not switch["visible"] and "<script" not in board and "4 pictures" in board

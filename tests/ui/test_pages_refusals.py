@@ -171,6 +171,10 @@ def test_a_model_or_a_detector_that_is_not_there_is_told_at_its_field(store: Sto
     assert asked(detector="q16") == asked(detector="q16", detector_path="/no/where") == ["config.detector_path"]
     attack = AttackConfig(erased=erased, attack="synonyms", suite="own.json")
     assert list(problems_of(store, AttackRequest(project="weapons", config=attack))) == ["config.attack"]
+    flat, cartoon = (attack.model_copy(update={"suite": f"mini-style-{style}"}) for style in ("flat", "cartoon"))
+    told = problems_of(store, AttackRequest(project="weapons", config=flat))["config.attack"]
+    assert "no other word for flat style" in told
+    assert problems_of(store, AttackRequest(project="weapons", config=cartoon)) == {}
 
 
 def test_detectors_look_only_where_people_were_asked(store: Store) -> None:
@@ -207,7 +211,9 @@ def test_odd_names_are_refused_in_a_sentence(store: Store, name: str) -> None:
 def test_a_file_that_is_no_suite_says_so_beside_its_field(store: Store, tmp_path: Path) -> None:
     suite = import_folder_with_suite(tmp_path / "suites")
     here = visit(store, "owner", UiSettings(import_folders=(str(suite.parent),)))
-    check_suite(here, str(suite))
+    for name in (str(suite), "mini-weapons", "mini-style-cartoon"):
+        check_suite(here, name)
+    assert "mini-style-flat" in refusal(check_suite, here, "mini-style-baroque")
     suite.write_text("[]", encoding="utf-8")
     assert "is not a suite" in refusal(check_suite, here, str(suite))
 

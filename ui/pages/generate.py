@@ -8,11 +8,12 @@ from typing import Any
 import gradio as gr
 
 from hfi.cli_inputs import MAX_PROMPT_CHARACTERS, parse_seeds, read_prompts
+from hfi.config import SCHEDULERS
 from hfi.job_requests import GenerateRequest, parse_request
 from hfi.jobs.queue import Job
-from hfi.mini.suite import concept_prompts, other_prompts
+from hfi.mini.suite import concept_prompts, other_prompts, other_style_prompts, style_prompts
 from hfi.mini.vocabulary import GROUPS
-from hfi.mini.world import embedded_world
+from hfi.mini.world import WORLDS, embedded_world
 from storage.errors import HFIError, InvalidInputError
 from storage.gallery import MAX_PAGE_SIZE
 from ui.pages.frame import (
@@ -35,12 +36,15 @@ MAX_SEEDS_CHARACTERS = 2000
 N_SHOWN = 60
 N_READY = 24
 NO_SET = "none"
-# Name of a ready set -> (what it is drawn from, the group it asks for)
+READY_STYLES = WORLDS["cpu"].styles  # every embedded model knows them
+# Name of a ready set -> (what it is drawn from, the group or style it is about)
 READY_SETS = {
     **{f"embedded model: {group}s": (concept_prompts, group) for group in GROUPS},
     **{
         f"embedded model: anything but {group}s": (other_prompts, group) for group in ("weapon", "substance", "macabre")
     },
+    **{f"embedded model: {style} style": (style_prompts, style) for style in READY_STYLES},
+    **{f"embedded model: anything but {style} style": (other_style_prompts, style) for style in READY_STYLES},
 }
 
 
@@ -116,8 +120,8 @@ def put_in_ready_set(visit: Visit, name: str) -> Any:
     """The prompts of a ready set, to be changed by hand."""
     if name not in READY_SETS:
         return gr.skip()
-    make, group = READY_SETS[name]
-    made = make(embedded_world(), group, N_READY, first_seed=0, held_out=False)
+    make, concept = READY_SETS[name]
+    made = make(embedded_world(), concept, N_READY, first_seed=0, held_out=False)
     return "\n".join(dict.fromkeys(scene.prompt for scene in made))
 
 
@@ -201,6 +205,7 @@ def show_made(visit: Visit, job: Job | None) -> tuple[Any, str]:
         request.prompts,
         request.seeds,
         model_id=request.config.model,
+        scheduler=SCHEDULERS[request.config.sampler],
         num_inference_steps=request.config.num_inference_steps,
         guidance_scale=request.config.guidance_scale,
         guard=request.config.guard if request.config.guard != "none" else "",

@@ -21,7 +21,8 @@ from hfi.jobs.side_by_side import (
     list_evaluations,
     newest_of_each_model,
 )
-from hfi.mini.vocabulary import GROUPS
+from hfi.mini.concepts import named_suites
+from hfi.mini.world import embedded_world
 from hfi.progress import format_seconds
 from storage.errors import InvalidInputError
 from storage.records import Run
@@ -54,7 +55,7 @@ ATTACKS = (
     ("All of them", "all"), ("A new word for it", "reinversion"), ("A searched prefix", "prefix"),
     ("Other words", "synonyms"), ("Inverted pictures, without words", "latents"),
 )  # fmt: skip
-SUITES = tuple(f"mini-{group}s" for group in GROUPS)
+SOME_SUITES = "mini-weapons, mini-substances, mini-style-cartoon"
 
 
 def build_results(shell: Shell) -> None:
@@ -102,7 +103,7 @@ def _build_measure(shell: Shell, project: gr.Dropdown) -> tuple[tuple[JobForm, g
         for name, label in OWN_FIELDS:
             options: dict[str, Any] = {"min_width": 200}
             if name == "suite":
-                options |= {"info": f"{', '.join(SUITES[:3])}, … or a JSON file in a folder that may be imported from."}
+                options |= {"info": f"{SOME_SUITES}, … or a JSON file in a folder that may be imported from."}
             form.add(f"config.{name}", label, **options)
     with gr.Accordion("More", open=False), gr.Row(equal_height=False):
         form.add("config.neighbours", "Neighbours that must stay", info="By commas, such as axe, key.", min_width=220)
@@ -189,7 +190,8 @@ def check_suite(visit: Visit, name: str) -> None:
         InvalidInputError: it is neither a named suite nor a file in a folder that may be imported from.
         PromptFileError: the file is no suite.
     """
-    if name in SUITES:
+    suites = named_suites(embedded_world())
+    if name in suites:
         return
     folders = [Path(folder).resolve() for folder in getattr(visit.context.settings, "import_folders", ())]
     place = Path(name).resolve() if is_there(name) else None
@@ -197,7 +199,7 @@ def check_suite(visit: Visit, name: str) -> None:
         load_suite(EvaluateConfig(suite=name, num_concept_images=1, num_other_images=1), None)
     else:
         raise InvalidInputError(
-            f"There are no prompts {name[:80]!r}. Choose {', '.join(SUITES)}, or name a JSON file in a folder that may "
+            f"There are no prompts {name[:80]!r}. Choose {', '.join(suites)}, or name a JSON file in a folder that may "
             "be imported from (`hfi ui --import-folder`)."
         )
 

@@ -28,8 +28,8 @@ from ui.texts import render_markdown
 KIND_CHOICES = [
     ("Flag: does the picture show it, yes or no", "flag"),
     ("Score: how strongly, from 1 to 5", "score"),
-    ("Pair: which of two is better", "pair"),
-    ("Ranking: several in order, best first", "ranking"),
+    ("Pair: which of two shows it more", "pair"),
+    ("Ranking: several in order, what shows it most first", "ranking"),
 ]
 EXAMPLE_GUIDELINE = """## What is asked
 
