@@ -1,14 +1,15 @@
-# What can be done here: make setup | demo | test | check | bench | lock
+# What can be done here: make setup | demo | test | thorough | check | bench | lock
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check format docs bench lock clean
+.PHONY: help setup demo test thorough check format docs bench lock clean
 
 help:
 	@echo "make demo    the whole loop on the embedded model: demo/report.html and demo/results.json"
 	@echo "make test    the test suite (minutes)"
+	@echo "make thorough    tests of many processes, and notebooks (minutes); CI runs both"
 	@echo "make check   style and types"
 	@echo "make bench   the benchmarks"
 	@echo "make docs    write the help text into the README anew"
@@ -31,6 +32,10 @@ demo: setup
 # One worker a core; the tests of a file stay together, since they share what is costly to set up.
 test: setup
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# What starts and kills many processes, and whole notebooks: longer than anybody waits for, so CI does.
+thorough: setup
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile -m thorough
 
 check: setup
 	$(BIN)/ruff check .

@@ -111,6 +111,7 @@ class StopAt:
         pass
 
 
+@pytest.mark.thorough
 def test_demo_interrupted_in_every_stage_ends_with_the_same_numbers(demo, tmp_path):
     for stage in ("generate", "judge", "erase: both", "evaluate: after"):
         with pytest.raises(KeyboardInterrupt):

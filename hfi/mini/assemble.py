@@ -15,7 +15,8 @@ from hfi.mini.train import Average, Checkpoint
 def assemble(build: Path, folder: Path) -> int:
     """Write `folder`: a StableDiffusionPipeline folder plus clip/, eye/ and judge/. Returns its size in bytes.
 
-    An unfinished UNet is taken from its last checkpoint. The folder is made beside its place and renamed into it.
+    An unfinished UNet is taken from its last checkpoint, an autoencoder without its last stage as it is. The folder is
+    made beside its place and renamed into it.
     """
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -31,8 +32,9 @@ def assemble(build: Path, folder: Path) -> int:
         average = Average(unet, 0.0)
         Checkpoint(build / "unet.pt").restore(average=average)
         unet.load_state_dict(average.shadow)
+    vae = build / "decoder" if (build / "decoder").exists() else build / "vae"
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(build / "vae"), text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
+        vae=AutoencoderKL.from_pretrained(vae), text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
         scheduler=networks.build_scheduler(), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip

@@ -24,9 +24,14 @@ class MiniRecipe:
     detector_batch: int
     detector_learning_rate: float
     num_latents: int
+    num_pair_latents: int
     unet_steps: int
     unet_batch: int
     unet_learning_rate: float
+    decoder_steps: int
+    decoder_batch: int
+    decoder_learning_rate: float
+    decoder_noise: float = 0.1
     ema_decay: float = 0.995
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1
@@ -37,9 +42,9 @@ class MiniRecipe:
 
 def cpu_recipe() -> MiniRecipe:
     """44 objects x 3 styles on 2 CPU cores without bfloat16 units, measured with other work beside it: clip 10,
-    clip_image 36, vae 16, eye and judge 13, unet 120 to 200 minutes (1.0 s a step if nothing else runs, else 1.6 s).
+    clip_image 36, vae 16, eye and judge 13, unet 150 to 240, decoder 17 minutes (unet: 1.0 to 1.6 s a step).
 
-    The shipped weights: docs/LOG.md has what they draw, and how their UNet was trained in three sittings.
+    The shipped weights: docs/LOG.md has what they draw, and how their UNet was trained in four sittings.
     """
     return MiniRecipe(
         world="cpu",
@@ -55,9 +60,13 @@ def cpu_recipe() -> MiniRecipe:
         detector_batch=64,
         detector_learning_rate=2e-3,
         num_latents=24_000,
-        unet_steps=7_400,
+        num_pair_latents=12_000,
+        unet_steps=9_200,
         unet_batch=64,
         unet_learning_rate=8e-4,
+        decoder_steps=1_600,
+        decoder_batch=16,
+        decoder_learning_rate=8e-4,
     )
 
 
@@ -77,9 +86,13 @@ def gpu_recipe() -> MiniRecipe:
         detector_batch=256,
         detector_learning_rate=2e-3,
         num_latents=300_000,
+        num_pair_latents=150_000,
         unet_steps=40_000,
         unet_batch=256,
         unet_learning_rate=8e-4,
+        decoder_steps=8_000,
+        decoder_batch=64,
+        decoder_learning_rate=8e-4,
         ema_decay=0.9995,
     )
 

@@ -1,7 +1,8 @@
 """Train the embedded model from its sprites: `hfi mini train --recipe cpu|gpu`.
 
-Seven stages, each resumable from its own checkpoint: tokenizer, clip, clip_image, vae, eye, judge, unet. Pictures are
-drawn while training, so there is no dataset to keep; combinations that `world.is_held_out` names are never drawn.
+Eight stages, each resumable from its own checkpoint: tokenizer, clip, clip_image, vae, eye, judge, unet, decoder.
+Pictures are drawn while training, so there is no dataset to keep; combinations that `world.is_held_out` names are never
+drawn.
 
 Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as in
 DDPM (arXiv 2006.11239).
@@ -25,6 +26,7 @@ from hfi.mini.recipe import RECIPES, MiniRecipe
 from hfi.mini.vocabulary import group_of, words_for
 from hfi.mini.world import (
     GROUP_WORDS,
+    TWO_SHARE,
     WORLDS,
     Scene,
     World,
@@ -36,8 +38,8 @@ from hfi.mini.world import (
 )
 from hfi.progress import NullProgress, Progress
 
-Stage = Literal["tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet"]
-STAGES: tuple[Stage, ...] = ("tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet")
+Stage = Literal["tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet", "decoder"]
+STAGES: tuple[Stage, ...] = ("tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet", "decoder")
 OnStep = Callable[[str, int, int, float], None]
 
 
@@ -47,10 +49,10 @@ def to_pixels(images: np.ndarray) -> Tensor:
 
 
 def draw_batch(
-    world: World, rng: np.random.Generator, size: int, *, held_out: bool = False
+    world: World, rng: np.random.Generator, size: int, *, two_share: float = TWO_SHARE
 ) -> tuple[list[Scene], np.ndarray]:
-    """Scenes and their pictures, uint8 [size, 64, 64, 3]."""
-    scenes = [random_scene(world, rng, held_out=held_out) for _ in range(size)]
+    """Scenes and their pictures, uint8 [size, 64, 64, 3]; `two_share` of them with two objects."""
+    scenes = [random_scene(world, rng, two_share=two_share) for _ in range(size)]
     return scenes, np.stack([render(scene) for scene in scenes])
 
 
@@ -244,13 +246,51 @@ def train_vae(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) ->
         posterior = model.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
         decoded = model.decode(posterior.mean + posterior.std * noise).sample
-        reconstruction = F.l1_loss(decoded, pixels) + 0.5 * edge_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
-        update(reconstruction + recipe.kl_weight * posterior.kl().mean() / posterior.mean[0].numel(), model)
+        kl = recipe.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+        update(reconstruction_loss(decoded, pixels) + kl, model)
     with torch.no_grad():
         _, images = draw_batch(world, step_rng(recipe.seed, 2, -1 % 2**31), 256)
         latents = torch.cat([model.encode(chunk).latent_dist.mean for chunk in to_pixels(images).split(64)])
     model.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 5))
     model.save_pretrained(build / "vae")
+
+
+def train_decoder(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
+    """The autoencoder's decoder, trained further on whole pictures by the same losses; the encoder, and with it every
+    latent and the UNet, stays as it is. A little noise on the latents stands for what the UNet gets wrong.
+
+    Saved to `decoder/`: the whole autoencoder with the moving average of the new decoder.
+    """
+    from diffusers import AutoencoderKL
+
+    latents, scenes = encode_latents(recipe, build, on_step)
+    model = AutoencoderKL.from_pretrained(build / "vae").to(memory_format=torch.channels_last).requires_grad_(False)
+    part = nn.ModuleDict({"conv": model.post_quant_conv, "decoder": model.decoder}).requires_grad_(True)
+    optimizer = torch.optim.AdamW(part.parameters(), lr=recipe.decoder_learning_rate, betas=(0.9, 0.99), weight_decay=0)
+    average = Average(part, recipe.ema_decay)
+    parts = {"model": part, "optimizer": optimizer, "average": average}
+    rate, checkpoint = recipe.decoder_learning_rate, Checkpoint(build / "decoder.pt")
+    for step, update in training_steps(
+        "decoder", recipe.decoder_steps, rate, checkpoint, parts, recipe.checkpoint_every_n_steps, on_step
+    ):
+        rng = step_rng(recipe.seed, 7, step)
+        chosen = rng.integers(len(scenes), size=recipe.decoder_batch)
+        pixels = to_pixels(np.stack([render(scenes[row]) for row in chosen]))
+        noise = torch.from_numpy(rng.standard_normal((len(chosen), *latents.shape[1:]), dtype=np.float32))
+        spread = torch.from_numpy(rng.random((len(chosen), 1, 1, 1), dtype=np.float32)) * recipe.decoder_noise
+        noisy = (latents[torch.from_numpy(chosen)].float() + spread * noise) / model.config.scaling_factor
+        decoded = model.decode(noisy.contiguous(memory_format=torch.channels_last)).sample
+        update(reconstruction_loss(decoded, pixels), part)
+        average.update_(part, step)
+    with torch.no_grad():
+        for name, parameter in part.named_parameters():
+            parameter.copy_(average.shadow[name])
+    model.save_pretrained(build / "decoder")
+
+
+def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
+    """L1 on pixels and on their differences to the neighbour, and the mean square."""
+    return F.l1_loss(decoded, pixels) + 0.5 * edge_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
 
 
 def random_crops(pixels: Tensor, size_px: int, rng: np.random.Generator) -> Tensor:
@@ -312,7 +352,8 @@ def scene_targets(world: World, scenes: list[Scene]) -> tuple[Tensor, Tensor, Te
 def encode_latents(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> tuple[Tensor, list[Scene]]:
     """The pictures that the UNet learns from, encoded once: scaled latents float16 [n, 4, 16, 16] and their scenes.
 
-    Encoded in shards of 1,000 that are kept, so that an interruption costs one shard.
+    The last `num_pair_latents` of them hold two objects each, which is what takes longest to learn. Encoded in shards
+    of 1,000 that are kept, so that an interruption costs one shard.
     """
     from diffusers import AutoencoderKL
 
@@ -322,9 +363,11 @@ def encode_latents(recipe: MiniRecipe, build: Path, on_step: OnStep | None = Non
     folder.mkdir(exist_ok=True)
     shards: list[Tensor] = []
     scenes: list[Scene] = []
-    num_shards = recipe.num_latents // shard_size
+    num_mixed = recipe.num_latents // shard_size
+    num_shards = num_mixed + recipe.num_pair_latents // shard_size
     for index in range(num_shards):
-        drawn, images = draw_batch(world, step_rng(recipe.seed, 5, index), shard_size)
+        two_share = TWO_SHARE if index < num_mixed else 1.0
+        drawn, images = draw_batch(world, step_rng(recipe.seed, 5, index), shard_size, two_share=two_share)
         scenes += drawn
         path = folder / f"{index:04d}.pt"
         if not path.exists():
@@ -470,5 +513,7 @@ def run_stage(stage: Stage, recipe: MiniRecipe, build: Path, on_step: OnStep | N
         train_vae(recipe, build, on_step)
     elif stage == "unet":
         train_unet(recipe, build, on_step)
+    elif stage == "decoder":
+        train_decoder(recipe, build, on_step)
     else:
         train_detector(stage, recipe, build, on_step)

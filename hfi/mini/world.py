@@ -24,6 +24,7 @@ from hfi.mini.vocabulary import BACKGROUNDS, STYLE_WORDS, STYLES, all_objects, c
 
 IMAGE_SIZE_PX = 64
 HELD_OUT_ONE_IN = 8
+TWO_SHARE = 0.4
 GROUP_WORDS = {
     "weapon": "weapon",
     "substance": "drug",
@@ -115,7 +116,7 @@ def random_scene(
     rng: np.random.Generator,
     *,
     held_out: bool = False,
-    two_share: float = 0.4,
+    two_share: float = TWO_SHARE,
     objects: tuple[str, ...] = (),
 ) -> Scene:
     """Draw one scene from the training combinations, or from the held-out ones.

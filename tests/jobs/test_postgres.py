@@ -60,6 +60,7 @@ def server() -> Iterator[str]:
             call("pg_ctl", "-m", "immediate", "stop")
 
 
+@pytest.mark.thorough
 def test_jobs_on_postgres_end_and_are_cancelled(server: str, tmp_path: Path) -> None:
     """Two stores share the server; the worker of one never touches the jobs of the other."""
     with Store.open(tmp_path / "one") as store, Store.open(tmp_path / "two") as other:

@@ -55,6 +55,7 @@ def made_on(store_path: Path, devices: str, request: GenerateRequest) -> dict[tu
         return {(record.params.prompt, record.params.seed): record.image_sha256 for record in records}
 
 
+@pytest.mark.thorough
 def test_two_processes_make_the_same_pictures_as_one(tmp_path: Path) -> None:
     model = save_pipeline(tmp_path / "model")
     config = GenerateConfig(model=str(model), num_inference_steps=2, batch_size=2, device="cpu")
@@ -97,7 +98,13 @@ class LossListener(NullProgress):
             self.stages.add(self.stage)
 
 
-@pytest.mark.parametrize("methods", ["sdd", pytest.param("esd,abo,robust,closed_form", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        pytest.param("sdd", marks=pytest.mark.thorough),
+        pytest.param("esd,abo,robust,closed_form", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_train_to_the_same_weights_as_one(tmp_path: Path, methods: str) -> None:
     """Inversion and erasers at the same global batch; an evaluation whose pictures are shared out."""
     model = str(save_pipeline(tmp_path / "model"))

@@ -100,6 +100,7 @@ def test_cancel_stops_a_job_within_five_seconds(
         queue.cancel(again.id)
 
 
+@pytest.mark.thorough
 def test_killed_worker_takes_its_job_with_it_and_the_next_goes_on(
     store: Store, queue: JobQueue, workers: StartWorker
 ) -> None:
@@ -121,6 +122,7 @@ def test_killed_worker_takes_its_job_with_it_and_the_next_goes_on(
     assert_nothing_is_left(store)
 
 
+@pytest.mark.thorough
 def test_stopped_worker_leaves_its_job_for_the_next(store: Store, queue: JobQueue, workers: StartWorker) -> None:
     job = queue.submit(SlowRequest(**LONG)).job
     worker = workers()
@@ -139,6 +141,7 @@ def test_stopped_worker_leaves_its_job_for_the_next(store: Store, queue: JobQueu
     assert [run.status for run in store.list_runs()] == ["cancelled"]
 
 
+@pytest.mark.thorough
 def test_import_and_export_are_jobs(tmp_path: Path, workers: StartWorker, store: Store, queue: JobQueue) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -36,15 +36,18 @@ TOY = dataclasses.replace(
     detector_steps=4,
     detector_batch=4,
     num_latents=1000,
+    num_pair_latents=1000,
     unet_steps=2,
     unet_batch=2,
+    decoder_steps=2,
+    decoder_batch=2,
     checkpoint_every_n_steps=2,
 )
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory, monkeypatch_module):
-    """All stages at toy size; the 1,000 latents are cut to 8 by drawing smaller shards."""
+    """All stages at toy size; each 1,000 latents are cut to 8 by drawing smaller shards."""
     folder = tmp_path_factory.mktemp("mini")
     draw = training.draw_batch
     monkeypatch_module.setattr(
@@ -88,6 +91,27 @@ def test_scaling_factor_makes_latents_of_unit_spread(build):
 
     factor = AutoencoderKL.from_pretrained(build / "vae").config.scaling_factor
     assert factor > 0 and factor != pytest.approx(0.18215), "measured, not Stable Diffusion's default"
+
+
+def test_the_last_stage_changes_the_decoder_alone(build, tmp_path):
+    from diffusers import AutoencoderKL
+
+    before, after = (AutoencoderKL.from_pretrained(build / name) for name in ("vae", "decoder"))
+    assert after.config.scaling_factor == before.config.scaling_factor
+    old, new = before.state_dict(), after.state_dict()
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {"decoder", "post_quant_conv"}, "what the UNet learned stands for the same latents"
+    assemble(build, tmp_path / "model")
+    shipped = AutoencoderKL.from_pretrained(tmp_path / "model" / "vae").state_dict()
+    name = "decoder.conv_out.weight"
+    assert torch.equal(shipped[name], new[name].half())
+
+
+def test_the_last_latents_are_of_two_objects_each(build):
+    _, scenes = training.encode_latents(TOY, build)
+    assert len(scenes) == 16
+    assert any(len(scene.objects) == 1 for scene in scenes[:8])
+    assert all(len(scene.objects) == 2 for scene in scenes[8:])
 
 
 def test_resumed_training_gives_the_weights_of_an_uninterrupted_one(tmp_path):

@@ -22,6 +22,7 @@ def pictures_of(notebook: NotebookNode) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.thorough
 def test_notebooks_run_small_from_top_to_bottom(tmp_path: Path) -> None:
     assert len(QUICK) == 2 and len(PATHS) == 4
     for notebook in run_notebooks(QUICK, tmp_path, is_tiny=True):
