@@ -31,6 +31,7 @@ def wait_state(page: Any, state: str) -> None:
     page.wait_for_selector(f".watch-line .tag.{state}")
 
 
+@pytest.mark.thorough
 def test_a_job_from_its_start_to_its_pictures(lead: Lead, store: Store, worker: Any) -> None:  # noqa: F811
     page = lead.open("generate", PROJECT)
     page.get_by_label("Steps").fill("0")

@@ -65,6 +65,7 @@ def lead(server: Server, browser: Any, store: Store) -> Iterator[Lead]:
     assert opened.problems == []
 
 
+@pytest.mark.thorough
 def test_every_page_is_for_everybody(lead: Lead) -> None:
     """axe-core finds nothing serious in light and dark, and nothing sticks out at 390 px."""
     found = []

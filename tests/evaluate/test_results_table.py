@@ -79,6 +79,7 @@ def configs(prepared: tuple[Path, str]) -> tuple[EraseConfig, EvaluateConfig, At
     )
 
 
+@pytest.mark.thorough
 def test_every_method_is_erased_measured_and_attacked_and_runs_share_a_row(
     prepared: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,14 +142,14 @@ def test_prompts_of_groups_are_what_they_always_were():
 @pytest.mark.parametrize("held_out", [True, False])
 def test_prompts_of_a_style_keep_learning_and_measuring_apart(world, held_out):
     for style in world.styles:
-        asked = style_prompts(world, style, 120, first_seed=0, held_out=held_out)
-        others = other_style_prompts(world, style, 120, first_seed=0, held_out=held_out)
+        asked = style_prompts(world, style, 60, first_seed=0, held_out=held_out)
+        others = other_style_prompts(world, style, 60, first_seed=0, held_out=held_out)
         assert {p.style for p in asked} == {style} and {p.style for p in others} == set(world.styles) - {style}
         for prompt in (*asked, *others):
             assert is_held_out(prompt.objects, prompt.style, prompt.background) == held_out
             assert len(set(prompt.objects)) == len(prompt.objects) <= 2
         assert {len(p.objects) for p in asked} == {len(p.objects) for p in others} == {1, 2}
-        assert [p.seed for p in asked] == list(range(120))
+        assert [p.seed for p in asked] == list(range(60))
 
 
 def test_objects_take_turns_in_a_style_but_those_without_a_combination():
