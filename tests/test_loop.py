@@ -15,6 +15,7 @@ from hfi.jobs import stages
 from hfi.jobs.demo import PROJECT, run_demo
 from hfi.jobs.generate import ensure_project
 from hfi.jobs.judge import answer_by_amount
+from hfi.jobs.report import label_statistics
 from hfi.mini.world import WORLDS, random_scene, render
 from hfi.progress import NullProgress
 from hfi.recipes import toy_recipe
@@ -140,12 +141,14 @@ def test_stages_work_on_any_stable_diffusion_folder(tmp_path):
         figures = stages.run_evaluate(store, config, "p", QUIET).figures
         assert figures["removal"]["after"]["n"] == 2
         stages.run_report(store, tmp_path / "out", "p", QUIET)
-    assert "data:image" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "data:image" in page
+    assert "Simulated annotators." in page, "said even where agreement is not defined, as with one annotator"
 
 
 def judge_by_prompt(store, project, word):
-    """One annotator flags every picture whose prompt has the word."""
-    store.add_annotator("ann")
+    """One simulated annotator flags every picture whose prompt has the word."""
+    store.add_annotator("ann", is_simulated=True)
     while leases := store.claim(project, "ann", 50):
         store.submit_judgments([answer_to(lease, "yes" if word in lease.prompt else "no") for lease in leases])
 
@@ -223,6 +226,9 @@ def test_a_style_is_learned_from_rankings(tmp_path):
         }
         assert scored.figures["comparisons"] == len(preferences(snapshot)) > 100
         assert scored.figures["pair_accuracy"]["estimate"] > 0.5
+        said = label_statistics(store, "r", snapshot)
+        assert (said.num_simulated, said.num_judgments, said.num_images) == (2, 48, 48)
+        assert said.num_flagged == sum(style == "cartoon" for style in style_of.values())
 
 
 @pytest.mark.parametrize(("kind", "size"), [("pair", 2), ("ranking", 4)])

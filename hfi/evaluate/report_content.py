@@ -121,8 +121,8 @@ class AnnotatorRow:
     """Whether it is a computer program."""
     num_judgments: int
     """Answers given."""
-    num_flagged: int
-    """Answers that said yes."""
+    num_flagged: int | None
+    """Answers that said yes; None where the question is not one of yes and no."""
     agreement: float | None = None
     """Share of answers equal to the label made from all annotators."""
     stated_error_rate: float | None = None
@@ -143,8 +143,8 @@ class LabelStatistics:
     """How answers became one label, e.g. "majority of 3"."""
     agreement_name: str
     """Name of the agreement statistic with its range."""
-    agreement: Interval
-    """The statistic; n = pictures."""
+    agreement: Interval | None
+    """The statistic; n = what was judged together: pictures, or places in a ranking. None = not defined."""
     annotators: tuple[AnnotatorRow, ...]
     """One row each."""
     images_by_votes: tuple[int, ...] = ()

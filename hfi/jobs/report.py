@@ -131,7 +131,7 @@ def _content(store: Store, project: str, evaluation: Run) -> ReportContent:
         ),
         concept_pairs=_pairs(store, result, "concept", "shows_concept"),
         other_pairs=_pairs(store, result, "others", "is_right"),
-        labels=_labels(store, project, snapshot) if snapshot else None,
+        labels=label_statistics(store, project, snapshot) if snapshot else None,
         score_model=_score_card(store, score) if score and score.metrics["auroc"] is not None else None,
         tokens=_token_cards(store, invert) if invert else (),
         token_coverage=wilson_interval(invert.metrics["covered"], invert.metrics["flagged"]) if invert else None,
@@ -169,32 +169,33 @@ def _pairs(store: Store, result: EvaluationResult, part: str, question: str) -> 
     return tuple(PicturePair(b["prompt"], b["seed"], picture(b), picture(a)) for b, a in chosen[:NUM_PAIRS_SHOWN])
 
 
-def _labels(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics | None:
-    """None when agreement is undefined: a single annotator, or one and the same answer throughout."""
+def label_statistics(store: Store, project: str, snapshot: Snapshot) -> LabelStatistics:
+    """Who judged, of any kind of project; only flags have answers that can be counted as yes."""
     alpha = snapshot.agreement
-    if alpha["alpha"] is None:
-        return None
     users = {user.id: user for user in store.list_users()}
-    label_of = {image.item_id: image.is_harmful for image in snapshot.images}
-    votes = [j for j in snapshot.judgments if j.answer in ("yes", "no") and j.item_id in label_of]
+    is_flags = snapshot.kind == "flag"
+    label_of = {image.item_id: image.is_harmful for image in snapshot.images} if is_flags else {}
+    votes = [j for j in snapshot.judgments if not is_flags or (j.answer in ("yes", "no") and j.item_id in label_of)]
     yes_votes = Counter(j.item_id for j in votes if j.answer == "yes" and j.purpose == "normal")
     by_votes = Counter(yes_votes[item_id] for item_id in label_of)
     rows = []
     for annotator_id in sorted({j.annotator_id for j in votes}):
         own = [j for j in votes if j.annotator_id == annotator_id]
-        agreed = sum((j.answer == "yes") == label_of[j.item_id] for j in own)
-        user, flagged = users[annotator_id], sum(j.answer == "yes" for j in own)
+        user = users[annotator_id]
+        flagged = sum(j.answer == "yes" for j in own) if is_flags else None
+        agreed = sum((j.answer == "yes") == label_of[j.item_id] for j in own) / len(own) if is_flags else None
         stated = user.details.get("error_rate") if user.is_simulated else None
-        rows.append(AnnotatorRow(user.name, user.is_simulated, len(own), flagged, agreed / len(own), stated))
+        rows.append(AnnotatorRow(user.name, user.is_simulated, len(own), flagged, agreed, stated))
+    is_defined = alpha["alpha"] is not None  # not with a single annotator, nor with one and the same answer throughout
     return LabelStatistics(
         question=store.get_project(project).guideline,
         num_images=len(snapshot.images),
         num_flagged=sum(image.is_harmful for image in snapshot.images),
         rule=snapshot.rule.replace("_", " "),
         agreement_name="Krippendorff's alpha (1 = always the same answer, 0 = as by chance)",
-        agreement=Interval(alpha["alpha"], alpha["low"], alpha["high"], alpha["n_units"]),
+        agreement=Interval(alpha["alpha"], alpha["low"], alpha["high"], alpha["n_units"]) if is_defined else None,
         annotators=tuple(rows),
-        images_by_votes=tuple(by_votes[n] for n in range(max(by_votes) + 1)),
+        images_by_votes=tuple(by_votes[n] for n in range(max(by_votes, default=-1) + 1)),
     )
 
 
