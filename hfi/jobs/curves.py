@@ -32,6 +32,7 @@ from hfi.jobs.judge import run_simulate
 from hfi.jobs.noting import Noting
 from hfi.jobs.pictures import load_images
 from hfi.jobs.score import load_scored_snapshot, require_score_run, run_score
+from hfi.mini.concepts import concept_of_suite
 from hfi.progress import Progress
 from storage import Store
 from storage.records import ItemInput
@@ -103,9 +104,12 @@ def run_curves(
         The curves, and a sentence for each point that could not be measured.
 
     Raises:
-        ConfigError: a kind is unknown, or not one point could be measured.
+        ConfigError: a kind is unknown, simulated people cannot see the protocol's concept, or not one point could be
+            measured.
         NotFoundError: the project has no score model, or no evaluation.
     """
+    if set(plan.kinds) != {"order"}:
+        _concept_of(evaluate)
     failures: list[str] = []
     curves = []
     for kind in plan.kinds:
@@ -294,11 +298,23 @@ def measure_point(
     """
     name = f"{project}-noise{noise:g}-labels{num_labels or 'all'}-seed{seed}"
     copy_pictures(store, project, name, num_labels, seed, evaluate.model)
-    run_simulate(store, SimulateConfig(num_annotators=3, error_rate=noise, seed=seed), name, progress)
+    people = SimulateConfig(concept=_concept_of(evaluate), num_annotators=3, error_rate=noise, seed=seed)
+    run_simulate(store, people, name, progress)
     run_score(store, ScoreConfig(seed=seed), name, progress)
     erased = run_erase(store, erase.model_copy(update={"seed": seed}), name, progress).run
     done = run_evaluate(store, evaluate.model_copy(update={"erased": erased.id}), name, progress).run
     return read_result(store.artifact_dir(done.id) / EVALUATION_ARTIFACT)
+
+
+def _concept_of(evaluate: EvaluateConfig) -> str:
+    """What simulated people have to object to, so that what is erased is what is measured."""
+    concept = concept_of_suite(evaluate.suite)
+    if not concept:
+        raise ConfigError(
+            f"Simulated people see concepts of the embedded world alone, and suite {evaluate.suite!r} is of none: give "
+            "--protocol one that measures a mini-... suite, or --kinds order, which takes the labels that there are."
+        )
+    return concept
 
 
 def copy_pictures(store: Store, project: str, name: str, num_labels: int, seed: int, model: str) -> None:

@@ -100,7 +100,6 @@ def open_project(store: Store, concept: str) -> str:
     return project
 
 
-
 def feedback_prompts(recipe: LoopRecipe) -> list[tuple[str, int]]:
     """(prompt, seed) of the pictures that are judged; none is used for measuring."""
     style = style_of(recipe.group)

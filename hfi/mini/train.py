@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ from hfi.mini.world import (
     Scene,
     World,
     caption,
+    contrast,
+    coverage,
     random_scene,
     render,
     vocabulary_words,
@@ -412,7 +414,11 @@ class Average:
 
 def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
     """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving
-    average."""
+    average.
+
+    The loss counts an object's own pixels more than the plain background (`object_weights`), and scenes whose objects
+    have the background's colour are drawn more often: they are what fails longest (docs/LOG.md).
+    """
     from transformers import CLIPModel, CLIPTokenizer
 
     latents, scenes = encode_latents(recipe, build, on_step)
@@ -426,6 +432,9 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
     optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.unet_learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = Average(unet, recipe.ema_decay)
     parts = {"model": unet, "optimizer": optimizer, "average": average}
+    is_low = np.array([contrast(scene) < recipe.low_contrast for scene in scenes])
+    chances = np.where(is_low, recipe.low_contrast_weight, 1.0)
+    chances /= chances.sum()
     for step, update in training_steps(
         "unet",
         recipe.unet_steps,
@@ -436,7 +445,7 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         on_step,
     ):
         rng = step_rng(recipe.seed, 6, step)
-        chosen = rng.integers(len(scenes), size=recipe.unet_batch)
+        chosen = rng.choice(len(scenes), size=recipe.unet_batch, p=chances)
         captions = ["" if rng.random() < recipe.caption_dropout else caption(scenes[i], rng) for i in chosen]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():
@@ -447,10 +456,19 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
         noise_pred = unet(noisy, timesteps, prompt_embeds).sample
-        per_picture = F.mse_loss(noise_pred, noise, reduction="none").mean(dim=(1, 2, 3))
+        places = object_weights([scenes[i] for i in chosen], noise.shape[-1], recipe.object_weight)
+        per_picture = (F.mse_loss(noise_pred, noise, reduction="none") * places).mean(dim=(1, 2, 3))
         update((per_picture * loss_weights[timesteps]).mean(), unet)
         average.update_(unet, step)
     save_average(unet, average, build / "unet")
+
+
+def object_weights(scenes: Sequence[Scene], latent_px: int, weight: float) -> Tensor:
+    """Loss weights float [n, 1, latent_px, latent_px], of mean 1 in each picture: `weight` times as much where objects
+    cover all of a latent's pixels as where none does."""
+    covered = torch.from_numpy(np.stack([coverage(scene) for scene in scenes]))[:, None]
+    places = 1.0 + (weight - 1.0) * F.adaptive_avg_pool2d(covered, latent_px)
+    return places / places.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def save_average(unet: nn.Module, average: Average, folder: Path) -> None:

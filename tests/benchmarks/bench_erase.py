@@ -5,19 +5,19 @@ every part runs in a process of its own, and its peak memory is taken before any
 reference take turns.
 
 erase       ours until it is done; the reference until the independent judge finds as little of the concept on held-out
-            prompts and seeds, or its steps or seconds are spent (then the ratio is a lower bound). Measuring is not
-            counted. Damage is told beside it: accuracy on all other held-out prompts.
+            prompts and seeds, or `--max-ratio` times our seconds are spent (then the ratio is a lower bound). Measuring
+            is not counted. Damage is told beside it: accuracy on all other held-out prompts.
 inversion   ours until it is done; the reference until its token's loss on one fixed batch of held-out noise is as low.
 
 Ours is the demo's eraser (`hfi.recipes.demo_recipe`) by the flagged pictures' prompts, as many pictures as the demo's:
-all weights, anchor `rest`, and a retain set without prompts that say the concept's words. The reference trains
-cross-attention with the group's words, batch 1, as published; at its published rate of 1e-5 it may not get there at
-all, so give it a fair chance with ``--reference-learning-rate 1e-4`` too.
+all weights, anchor `rest`, and a retain set without prompts that say the concept's words. It makes a quarter of the
+demo's steps (`--erase-steps 60`), so that the removal to be reached is one that the reference may reach within an hour.
+The reference trains cross-attention with the group's words, batch 1, as published; at its published rate of 1e-5 it may
+not get there at all, so give it a fair chance with ``--reference-learning-rate 1e-4`` too.
 
-Expected duration on one quiet core, counted up from `make demo` (0.38 s a picture, 1.3 s a step of ours) and an assumed
-second a step of the reference: 3 minutes for the material; then for each repetition ours 5 minutes and twice 2.5 for
-measuring, the reference up to 25 minutes and 15 looks of 2.5 (not counted in its time), inversion up to 15: an hour
-and a half at worst, four and a half hours for three repetitions. A reference that arrives sooner ends sooner.
+Expected duration on one core: two minutes for the material; ours one minute and two looks of one minute, the reference
+up to 40 of our minutes and up to 16 looks; inversion up to 20: an hour or more for one repetition of both. A reference
+that arrives sooner ends sooner.
 
 ``--tiny`` is a smoke run of a few steps whose numbers mean nothing.
 """
@@ -49,19 +49,19 @@ class Size:
 
     num_pictures: int = 144  # of concept prompts
     num_others: int = 280
-    num_measured: int = 200  # pictures of concept prompts, and as many others
-    sampler_steps: int = 12
-    erase_steps: int = 240  # as the demo's
+    num_measured: int = 128  # pictures of concept prompts, and as many others
+    sampler: str = "dpm-solver++"
+    sampler_steps: int = 8  # as the demo's
+    erase_steps: int = 60
     erase_batch: int = 12
-    reference_steps: int = 1500
-    check_every_n_steps: int = 100
     invert_steps: int = 80
-    reference_invert_steps: int = 2000
-    max_reference_seconds: float = 7200.0
+    num_looks: int = 16  # at the reference, evenly spread over the seconds it may take
+    max_ratio: float = 40.0
     reference_learning_rate: float = 1e-5
 
 
-TINY = Size(16, 16, 4, 4, 2, 2, 2, 1, 2, 2, 30.0)
+TINY = Size(16, 16, 4, "ddim", 4, 2, 2, 2, 2, 1.5)
+NO_END = 10**6
 
 
 # ---------------------------------------- the material
@@ -82,7 +82,7 @@ def make_material(size: Size, folder: Path) -> None:
         *concept_prompts(eye.world, GROUP, size.num_pictures, first_seed=0, held_out=False),
         *other_prompts(eye.world, GROUP, size.num_others, first_seed=100_000, held_out=False),
     ]
-    sampler = SamplerConfig(num_inference_steps=size.sampler_steps)
+    sampler = SamplerConfig(sampler=size.sampler, num_inference_steps=size.sampler_steps)
     images = [i for _, i in generate(pipeline, [GenerationRequest(p.prompt, p.seed) for p in prompts], sampler)]
     members = [eye.world.objects.index(name) for name in eye.world.in_group(GROUP)]
     shows = (eye.see(images).objects[:, members] >= 0.5).any(axis=1)
@@ -114,7 +114,7 @@ def measure(pipeline: Any, unet: Any, size: Size) -> dict[str, float]:
 
     judge, changed = load_detector("judge"), copy.copy(pipeline)
     changed.unet = unet
-    sampler = SamplerConfig(num_inference_steps=size.sampler_steps)
+    sampler = SamplerConfig(sampler=size.sampler, num_inference_steps=size.sampler_steps)
     members = [judge.world.objects.index(name) for name in judge.world.in_group(GROUP)]
     found = {}
     for name, make, first_seed in (("concept", concept_prompts, 1_000_000), ("others", other_prompts, 1_100_000)):
@@ -195,13 +195,13 @@ def run_erase_reference(task: Task) -> dict[str, Any]:
 
     pipeline, world = load_pipeline("mini", "cpu"), load_detector("judge").world
     concepts = [words_for(name)[0] for name in world.in_group(GROUP)]
-    steps = sdd_steps(pipeline, concepts, task.size.reference_steps, task.size.reference_learning_rate, task.seed)
+    steps = sdd_steps(pipeline, concepts, NO_END, task.size.reference_learning_rate, task.seed)
 
     def look(teacher: Callable[[], Any]) -> tuple[bool, Any]:
         found = measure(pipeline, teacher(), task.size)
         return found["concept"] <= task.goal["concept"], found
 
-    return _until(steps, look, task.size)
+    return _until(steps, look, task)
 
 
 def run_inversion_ours(task: Task) -> dict[str, Any]:
@@ -224,29 +224,32 @@ def run_inversion_reference(task: Task) -> dict[str, Any]:
     from hfi.pipelines import load_pipeline
 
     pipeline, flagged = load_pipeline("mini", "cpu"), load_material(task.folder, "flagged")[0]
-    steps = inversion_steps(pipeline, flagged, GROUP, task.size.reference_invert_steps, 5e-4, 4, task.seed)
+    steps = inversion_steps(pipeline, flagged, GROUP, NO_END, 5e-4, 4, task.seed)
 
     def look(row: Any) -> tuple[bool, Any]:
         loss = token_loss(pipeline, flagged, row)
         return loss <= task.goal["loss"], {"loss": loss}
 
-    return _until(steps, look, task.size)
+    return _until(steps, look, task)
 
 
-def _until(steps: Iterator[Any], look: Callable[[Any], tuple[bool, Any]], size: Size) -> dict[str, Any]:
-    """Run steps until a look says that the goal is reached; looking is not counted."""
-    seconds, peak, done, found, is_reached = 0.0, 0.0, 0, None, False
-    while not is_reached and seconds < size.max_reference_seconds:
+def _until(steps: Iterator[Any], look: Callable[[Any], tuple[bool, Any]], task: Task) -> dict[str, Any]:
+    """Run steps until a look says that the goal is reached, or the time is over; looking is not counted."""
+    limit = task.size.max_ratio * task.goal["seconds"]
+    seconds, peak, done, num_looks = 0.0, 0.0, 0, 0
+    while True:
         started = time.monotonic()
-        state = next(steps, None)
+        state = next(steps)
         seconds += time.monotonic() - started
-        if state is None:
-            break
         done += 1
-        if done % size.check_every_n_steps == 0:
-            peak = peak or peak_memory()
-            is_reached, found = look(state)
-    return _outcome(seconds, peak, done, found, is_reached)
+        if seconds < limit * (num_looks + 1) / task.size.num_looks:
+            continue
+        peak = peak or peak_memory()  # before anything is measured
+        num_looks += 1
+        is_reached, found = look(state)
+        print(f"{done} steps, {seconds:.0f} of {limit:.0f} s: {found}", file=sys.stderr, flush=True)
+        if is_reached or seconds >= limit:
+            return _outcome(seconds, peak, done, found, is_reached)
 
 
 def _outcome(seconds: float, peak: float, steps: int, after: Any, is_reached: bool) -> dict[str, Any]:
@@ -274,22 +277,21 @@ PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
 # ---------------------------------------- the comparison
 
 
-def in_own_process(part: str, task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
+def in_own_process(part: str, task: Task) -> dict[str, Any]:
     """What a part gives."""
     command = [sys.executable, __file__, "--part", part, "--folder", str(task.folder), "--seed", str(task.seed)]
-    command += ["--goal", json.dumps(task.goal), *(["--tiny"] if arguments.tiny else [])]
-    command += ["--reference-learning-rate", str(task.size.reference_learning_rate)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--goal", json.dumps(task.goal), "--size", json.dumps(dataclasses.asdict(task.size))]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode != 0:
-        raise SystemExit(f"{part} failed:\n{run.stderr[-2000:]}")
+        raise SystemExit(f"{part} failed")
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def compare(name: str, task: Task, arguments: argparse.Namespace) -> None:
+def compare(name: str, task: Task) -> None:
     """Ours, then the reference: one line of JSON."""
-    ours = in_own_process(f"{name}-ours", task, arguments)
-    goal = dataclasses.replace(task, goal=ours["after"])
-    reference = in_own_process(f"{name}-reference", goal, arguments)
+    ours = in_own_process(f"{name}-ours", task)
+    goal = dataclasses.replace(task, goal=ours["after"] | {"seconds": ours["seconds"]})
+    reference = in_own_process(f"{name}-reference", goal)
     line = {
         "name": name,
         "seed": task.seed,
@@ -307,15 +309,22 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["erase", "inversion"])
     parser.add_argument("--repeat", type=int, default=3, help="repetitions, each with the next seed")
     parser.add_argument("--seed", type=int, default=0, help="first seed")
-    parser.add_argument("--reference-learning-rate", type=float, default=1e-5, help="of SDD; default: as published")
+    parser.add_argument(
+        "--reference-learning-rate",
+        type=float,
+        default=Size.reference_learning_rate,
+        help="of SDD; default: as published",
+    )
+    parser.add_argument("--erase-steps", type=int, default=Size.erase_steps, help="of ours")
+    parser.add_argument("--max-ratio", type=float, default=Size.max_ratio, help="of the reference's seconds to ours")
     parser.add_argument("--tiny", action="store_true", help="a smoke run; its numbers mean nothing")
     parser.add_argument("--part", choices=[*PARTS, "material"], help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=lambda text: Size(**json.loads(text)), help=argparse.SUPPRESS)
     parser.add_argument("--goal", type=json.loads, default={}, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    size = dataclasses.replace(
-        TINY if arguments.tiny else Size(), reference_learning_rate=arguments.reference_learning_rate
-    )
+    options = {name: getattr(arguments, name) for name in ("reference_learning_rate", "erase_steps", "max_ratio")}
+    size = arguments.size or (TINY if arguments.tiny else Size(**options))
     if arguments.part == "material":
         make_material(size, arguments.folder)
         print("{}")
@@ -324,10 +333,10 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             task = Task(size, Path(folder), {}, arguments.seed)
-            in_own_process("material", task, arguments)
+            in_own_process("material", task)
             for repetition in range(arguments.repeat):
                 for name in arguments.names:
-                    compare(name, dataclasses.replace(task, seed=arguments.seed + repetition), arguments)
+                    compare(name, dataclasses.replace(task, seed=arguments.seed + repetition))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def test_every_page_is_for_everybody(lead: Lead) -> None:
     assert found == []
 
 
+@pytest.mark.thorough
 def test_nothing_that_was_typed_runs(lead: Lead, tmp_path: Path) -> None:
     """Prompt, model, guideline, note, consent and file name: shown as they were typed, wherever they are shown."""
     store, project = lead.store, f"odd {uuid.uuid4().hex[:8]}"

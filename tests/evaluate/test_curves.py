@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from hfi.config import EvaluateConfig, GenerateConfig, ScoreConfig
+from hfi.config import EvaluateConfig, GenerateConfig, ScoreConfig, SimulateConfig
 from hfi.errors import ConfigError, NotFoundError
 from hfi.evaluate.line_plot import Curve, Point, plot_curve
 from hfi.jobs import stages
@@ -21,6 +21,7 @@ from hfi.jobs.curves import (
     _write_document,
     areas_in_order,
     copy_pictures,
+    measure_point,
     run_curves,
 )
 from hfi.progress import QUIET
@@ -79,6 +80,26 @@ def test_plot_and_document_show_every_point_with_its_interval(tmp_path: Path) ->
     assert json.loads((tmp_path / "images" / "curve-noise.json").read_text())["command"] == "hfi curve"
 
 
+@pytest.mark.parametrize(("suite", "concept"), [("mini-weapons", "weapon"), ("mini-style-flat", "style-flat")])
+def test_people_object_to_what_is_measured(
+    suite: str, concept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def stop(store: Store, config: SimulateConfig, *_: object) -> None:
+        asked.append(config.concept)
+        raise NotFoundError("far enough")
+
+    monkeypatch.setattr("hfi.jobs.curves.run_simulate", stop)
+    model = str(save_pipeline(tmp_path / "model"))
+    with Store.open(tmp_path / "store") as store:
+        stages.run_generate(store, GenerateConfig(num_inference_steps=1, model=model), ["a cat"], range(2), "p", QUIET)
+        with pytest.raises(NotFoundError, match="far enough"):
+            evaluate = EvaluateConfig(model=model, suite=suite)
+            measure_point(store, "p", 0.1, 0, 0, toy_recipe(model).erase, evaluate, QUIET)
+    assert asked == [concept]
+
+
 def test_copy_pictures_takes_as_many_as_are_judged_and_never_more_than_there_are(tmp_path: Path) -> None:
     model = str(save_pipeline(tmp_path / "model"))
     with Store.open(tmp_path / "store") as store:
@@ -96,6 +117,11 @@ def test_copy_pictures_takes_as_many_as_are_judged_and_never_more_than_there_are
             run_curves(
                 store, "p", tmp_path / "c.md", QUIET, plan=CurvePlan(("order",)), erase=recipe.erase,
                 evaluate=EvaluateConfig(model=model),
+            )  # fmt: skip
+        with pytest.raises(ConfigError, match=r"suite 'own\.json' is of none: give --protocol"):
+            run_curves(
+                store, "p", tmp_path / "c.md", QUIET, plan=CurvePlan(("order", "noise")), erase=recipe.erase,
+                evaluate=EvaluateConfig(model=model, suite="own.json"),
             )  # fmt: skip
     with pytest.raises(ConfigError, match="--kinds has all"):
         CurvePlan(("all",))

@@ -44,6 +44,7 @@ def assert_nothing_is_left(store: Store) -> None:
     assert examine_store(store.path) == []
 
 
+@pytest.mark.thorough
 def test_jobs_end_well_or_say_why_not(store: Store, queue: JobQueue, workers: StartWorker) -> None:
     """In the order of their priorities; one that was killed goes on from its checkpoint; bad input is not retried."""
     crashing = queue.submit(SlowRequest(name="crash", fails="crash"), priority=5).job
