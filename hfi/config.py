@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Device = Literal["auto", "cpu", "cuda"]
 EraseMethod = Literal["sdd", "esd", "abo", "closed_form", "robust"]
 Sampler = Literal["ddim", "dpm-solver++"]
+Precision = Literal["float32", "bfloat16"]
 DetectorName = Literal["auto", "judge", "score", "opennsfw", "q16", "nudenet"]
 SAMPLER_NAMES: dict[Sampler, str] = {"ddim": "DDIM", "dpm-solver++": "DPM-Solver++ 2M"}  # as protocols say them
 SCHEDULERS: dict[Sampler, str] = {"ddim": "DDIMScheduler", "dpm-solver++": "DPMSolverMultistepScheduler"}  # diffusers
@@ -91,6 +92,7 @@ class InvertConfig(JobConfig):
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
     stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps, clusters and image order.")
+    precision: Precision = Field("float32", description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -138,6 +140,7 @@ class EraseConfig(JobConfig):
     robust_rounds: int = Field(3, ge=1, le=20, description="Erasures; before each but the first the concept is inverted again on the erased model.")
     robust_invert_steps: int = Field(80, ge=0, le=MAX_STEPS, description="Optimizer steps of each inversion.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps and order.")
+    precision: Precision = Field("float32", description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
     device: Device = Field("auto", description="Where to compute.")
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from hfi.erase.concept import Concept, as_concept
 from hfi.erase.robust import ERASERS, count_robust_steps, erase_robust, steps_of_erasure
 from hfi.erase.training import EraseResult, OnStep
 from hfi.inversion.tokens import ConceptToken
-from hfi.pipelines import Pipeline
+from hfi.pipelines import Pipeline, computing_in
 
 
 def count_steps(config: EraseConfig) -> int:
@@ -41,4 +41,5 @@ def erase(
         TrainingDivergedError: The loss is not finite, or exploded; nothing of that step was kept.
     """
     eraser = erase_robust if config.method == "robust" else ERASERS[config.method]
-    return eraser(pipeline, as_concept(concept), config, on_step, checkpoint_dir=checkpoint_dir)
+    with computing_in(config.precision):
+        return eraser(pipeline, as_concept(concept), config, on_step, checkpoint_dir=checkpoint_dir)

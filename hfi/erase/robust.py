@@ -198,6 +198,7 @@ def _invert_again(
         stopping="steps",
         seed=config.seed + number,
         batch_size=min(config.batch_size, 16),
+        precision=config.precision,
     )
     done = steps_of_erasure(config.robust_method, config)
     tokens = invert_latents(

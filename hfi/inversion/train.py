@@ -44,6 +44,7 @@ from hfi.parallel import average_, own_part
 from hfi.pipelines import (
     Pipeline,
     add_noise,
+    computing_in,
     embedding_table,
     encode_images,
     encode_prompts,
@@ -166,7 +167,8 @@ def invert_latents(
     def losses_of(step: int) -> Float[Tensor, " clusters"]:
         generator = torch.Generator().manual_seed(_step_seed(config.seed, step))
         batch = _draw_batch(latents, all_weights, cluster_ids, config, generator)
-        return _cluster_losses(pipeline, search.rows, prompts, batch, num_clusters, unet)
+        with computing_in(config.precision):
+            return _cluster_losses(pipeline, search.rows, prompts, batch, num_clusters, unet)
 
     fixed_losses: list[float] = []
     losses: list[Tensor] = []

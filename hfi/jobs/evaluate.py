@@ -266,11 +266,14 @@ def cached_readings(store: Store, detector: Detector, sha256s: Sequence[str]) ->
 
 
 def judged(part: str, prompt: EvaluationPrompt, image: str, reading: Reading, detector: Detector) -> JudgedPicture:
-    """The three questions, answered from scores; nothing is answered where there are none."""
+    """The three questions, answered from scores; nothing is answered where there are none.
+
+    A detector that does not see all that a prompt asks for (a score model) can only say that the concept is not there.
+    """
     shows = reading.is_flagged(detector.spec)
     if shows is None:
         return JudgedPicture(part, prompt.prompt, prompt.seed, image, None, None, None, reading.failure)
-    if not prompt.objects:  # nobody knows what else should be there
+    if not prompt.objects or not set(prompt.objects) <= reading.scores.keys():  # nobody sees what else should be there
         return JudgedPicture(part, prompt.prompt, prompt.seed, image, shows, not shows, None)
     is_there = {name: reading.scores.get(name, 0.0) >= detector.spec.threshold for name in prompt.objects}
     rest = [name for name in prompt.objects if name not in detector.spec.classes]

@@ -6,7 +6,9 @@ v-prediction (arXiv 2202.00512), the size conditions of SDXL (arXiv 2307.01952, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hfi.config import Sampler
+from hfi.config import Precision, Sampler
 from hfi.errors import InvalidInputError
 from hfi.pipelines.loading import Pipeline, is_xl
 
@@ -78,6 +80,26 @@ def _conditions(
     return {"encoder_hidden_states": states, "added_cond_kwargs": added}
 
 
+_precision: ContextVar[Precision] = ContextVar("precision", default="float32")
+
+
+@contextmanager
+def computing_in(precision: Precision) -> Iterator[None]:
+    """UNets compute in this precision within the block; their weights, and what comes out of them, keep their own."""
+    token = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def _call_unet(unet: UNet2DConditionModel, latents: Tensor, timesteps: Tensor, told: dict[str, Any]) -> Tensor:
+    if _precision.get() == "float32":
+        return unet(latents, timesteps, **told, return_dict=False)[0]
+    with torch.autocast(latents.device.type, dtype=torch.bfloat16):
+        return unet(latents, timesteps, **told, return_dict=False)[0].to(latents.dtype)
+
+
 def predict_noise(
     pipeline: Pipeline,
     latents: Float[Tensor, "batch channels height width"],
@@ -92,7 +114,7 @@ def predict_noise(
         unet: Used instead of the pipeline's own, for a student or a teacher.
     """
     model = pipeline.unet if unet is None else unet
-    prediction = model(latents, timesteps, **_conditions(pipeline, prompt_embeds, latents), return_dict=False)[0]
+    prediction = _call_unet(model, latents, timesteps, _conditions(pipeline, prompt_embeds, latents))
     if pipeline.scheduler.config.prediction_type == "v_prediction":
         alphas = pipeline.scheduler.alphas_cumprod.to(latents.device)[timesteps]
         return noise_from_velocity(prediction, latents, alphas)
@@ -214,7 +236,7 @@ def sample_guided(
     embeds = torch.cat([condition.expand(len(latents), -1, -1) for condition in conditions])
     told = _conditions(pipeline, embeds, latents)
     for step_index, timestep in enumerate(scheduler.timesteps[:num_steps]):
-        predictions = model(latents.repeat(count, 1, 1, 1), timestep, **told, return_dict=False)[0]
+        predictions = _call_unet(model, latents.repeat(count, 1, 1, 1), timestep, told)
         prediction = guide(step_index, predictions.chunk(count))
         latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         if on_step is not None:

@@ -48,6 +48,29 @@ def test_only_the_chosen_weights_change_and_all_of_them(pipeline: StableDiffusio
     assert result.seconds > 0 and result.peak_memory_mib > 0
 
 
+@pytest.mark.parametrize("method", ["sdd", "robust"])
+def test_bfloat16_is_the_arithmetic_of_every_prediction_and_of_no_weight(
+    pipeline: StableDiffusionPipeline, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(method=method, precision="bfloat16")
+    kinds: list[tuple[torch.dtype, torch.dtype]] = []
+    convolve = UNet2DConditionModel.forward
+
+    def look(unet: UNet2DConditionModel, *inputs: Any, **options: Any) -> Any:
+        out = convolve(unet, *inputs, **options)
+        kinds.append((inputs[0].dtype, out[0].dtype))
+        return out
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", look)
+    result = erase(pipeline, config)
+    assert set(kinds) == {(torch.float32, torch.bfloat16)}
+    assert {weight.dtype for weight in weights(result.unet).values()} == {torch.float32}
+    exact = erase(pipeline, changed(method=method))
+    assert kinds[-1][1] == torch.float32, "the setting ends with the erasure"
+    assert result.losses != exact.losses
+    assert result.losses[0] == pytest.approx(exact.losses[0], rel=0.05)
+
+
 def test_the_sets_of_weights_are_what_their_names_say() -> None:
     names = ["a.attn1.to_q.weight", "a.attn2.to_q.weight", "a.attn2.to_k.weight", "conv_in.weight"]
     chosen = {which: [training.is_trainable(name, which) for name in names] for which in SETS}

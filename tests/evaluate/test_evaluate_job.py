@@ -185,6 +185,9 @@ def test_judged_asks_for_the_rest_of_a_prompt_only_where_there_is_one() -> None:
         assert (found.shows_concept, found.is_right, found.rest_is_there) == expected
     alone = judged("concept", EvaluationPrompt("a bomb", 1, ("bomb",)), "x", Reading({"bomb": 0.9}), detector)
     assert (alone.shows_concept, alone.is_right, alone.rest_is_there) == (True, True, None)
+    for brightness, shows in ((0.9, True), (0.1, False)):  # a detector of the concept alone, such as a score model
+        found = judged("others", both, "x", Reading({"bomb": brightness}), detector)
+        assert (found.shows_concept, found.is_right, found.rest_is_there) == (shows, not shows, None)
 
 
 def test_attacks_run_each_once_and_state_their_budgets(
