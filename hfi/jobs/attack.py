@@ -108,7 +108,8 @@ def _run_one(store: Store, config: AttackConfig, project: str, progress: Progres
         figures = measure_attack(target.flags, outcome, config.confidence)
         work.metrics.update(
             figures, attack=config.attack, title=TITLES[config.attack], budget=outcome.budget, note=outcome.note,
-            model_sha256=after.model_sha256, protocol=protocol.sha256, erased_run=erase_run.id if erase_run else "",
+            model_sha256=after.model_sha256, suite=suite.name, protocol=protocol.sha256,
+            erased_run=erase_run.id if erase_run else "",
         )  # fmt: skip
         content = {"protocol": protocol, "models": models, "group": suite.group, "figures": work.metrics}
         write_result_once(store, work.run, ATTACK_ARTIFACT, {**content, "pictures": {"attack": outcome.pictures}})

@@ -33,7 +33,7 @@ def run_compare(
         ConfigError: protocols differ.
     """
     chosen = [_named(store, name) for name in names]
-    attacks = {name: attacks_on(store, result.models.get("after", "")) for name, result in chosen} if store else {}
+    attacks = {name: attacks_on(store, result) for name, result in chosen} if store else {}
     comparison = compare_results(chosen, attacks, allow_different_protocols=allow_different_protocols)
     write_comparison(out, comparison, picture_rows(store, [result for _, result in chosen]) if store else ())
     return comparison
@@ -42,7 +42,7 @@ def run_compare(
 def compare_html(store: Store, names: Sequence[str]) -> str:
     """Evaluations side by side as one self-contained HTML text; different protocols are named in it."""
     chosen = [_named(store, name) for name in names]
-    attacks = {name: attacks_on(store, result.models.get("after", "")) for name, result in chosen}
+    attacks = {name: attacks_on(store, result) for name, result in chosen}
     comparison = compare_results(chosen, attacks, allow_different_protocols=True)
     return render_comparison(comparison, picture_rows(store, [result for _, result in chosen]))
 
@@ -106,10 +106,11 @@ def describe_run(store: Store, evaluation: Run) -> str:
     return f"{config['method']}, {config['targets']} ({erased})"
 
 
-def attacks_on(store: Store, model_sha256: str) -> dict[str, dict[str, Any]]:
-    """Figures of the newest attack of each kind on this very model."""
+def attacks_on(store: Store, result: EvaluationResult) -> dict[str, dict[str, Any]]:
+    """Figures of the newest attack of each kind on this very model, for the concept that was measured."""
     found = {}
     for run in store.list_runs(kind="attack", status="done"):
-        if run.metrics.get("model_sha256") == model_sha256:
+        suite = run.metrics.get("suite", result.protocol.suite)  # older runs do not tell it
+        if run.metrics.get("model_sha256") == result.models.get("after", "") and suite == result.protocol.suite:
             found[run.metrics["attack"]] = dict(run.metrics)
     return found

@@ -208,7 +208,7 @@ class _Table:
     def add(self, row: str, name: str, evaluation: Run, cost: Cost) -> None:
         """Put an evaluation into a row, and write the document."""
         result = read_result(self.store.artifact_dir(evaluation.id) / EVALUATION_ARTIFACT)
-        attacks = attacks_on(self.store, result.models["after"])
+        attacks = attacks_on(self.store, result)
         self.rows.setdefault(row, []).append(_Measured(name, result, cost, attacks))
         self.write()
 

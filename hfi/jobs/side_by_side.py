@@ -135,7 +135,7 @@ def _build_table(
     store: Store, group: Sequence[tuple[Run, EvaluationResult]], differs: tuple[str, ...]
 ) -> ProtocolTable:
     named = [(describe_run(store, run), result) for run, result in group]
-    attacks = {name: attacks_on(store, result.models.get("after", "")) for name, result in named}
+    attacks = {name: attacks_on(store, result) for name, result in named}
     comparison = compare_results(named, attacks)
     first = group[0][1]
     sentences = five_sentences(comparison, words_of_concept(first.group).one) if len(group) > 1 else ()

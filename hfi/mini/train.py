@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ from hfi.mini.world import (
     World,
     caption,
     contrast,
-    coverage,
     random_scene,
     render,
     vocabulary_words,
@@ -416,8 +415,8 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
     """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving
     average.
 
-    The loss counts an object's own pixels more than the plain background (`object_weights`), and scenes whose objects
-    have the background's colour are drawn more often: they are what fails longest (docs/LOG.md).
+    Scenes whose objects have the background's colour are drawn more often: they are what fails longest. The loss counts
+    all places alike: where an object's own count more, outlines grow, and fewer objects are right (docs/LOG.md).
     """
     from transformers import CLIPModel, CLIPTokenizer
 
@@ -456,19 +455,10 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
         noise_pred = unet(noisy, timesteps, prompt_embeds).sample
-        places = object_weights([scenes[i] for i in chosen], noise.shape[-1], recipe.object_weight)
-        per_picture = (F.mse_loss(noise_pred, noise, reduction="none") * places).mean(dim=(1, 2, 3))
+        per_picture = F.mse_loss(noise_pred, noise, reduction="none").mean(dim=(1, 2, 3))
         update((per_picture * loss_weights[timesteps]).mean(), unet)
         average.update_(unet, step)
     save_average(unet, average, build / "unet")
-
-
-def object_weights(scenes: Sequence[Scene], latent_px: int, weight: float) -> Tensor:
-    """Loss weights float [n, 1, latent_px, latent_px], of mean 1 in each picture: `weight` times as much where objects
-    cover all of a latent's pixels as where none does."""
-    covered = torch.from_numpy(np.stack([coverage(scene) for scene in scenes]))[:, None]
-    places = 1.0 + (weight - 1.0) * F.adaptive_avg_pool2d(covered, latent_px)
-    return places / places.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def save_average(unet: nn.Module, average: Average, folder: Path) -> None:

@@ -12,7 +12,8 @@ from hfi.errors import ConfigError, InvalidInputError, NotFoundError
 from hfi.evaluate.compare import WARNING, compare_results, to_markdown, to_text, write_comparison
 from hfi.evaluate.protocol import EvaluationResult, write_result
 from hfi.evaluate.sentences import five_sentences
-from hfi.jobs.compare import run_compare
+from hfi.jobs.compare import attacks_on, run_compare
+from storage import Store
 from tests.evaluate.made_up import build_protocol
 
 
@@ -106,3 +107,17 @@ def test_five_sentences_name_who_removes_most_who_damages_least_and_what_attacks
     worse = five_sentences(compare_results([("sdd", build_result(0.95, 0.8))]), "a weapon")
     assert worse[1].startswith("Nobody removes it: the best, sdd, leaves it in 95.0 %")
     assert "Nobody attacked" in five_sentences(compare_results(RESULTS), "a weapon")[-1]
+
+
+def test_attacks_are_those_on_this_model_for_the_concept_that_was_measured(tmp_path: Path) -> None:
+    ours = build_result(0.1, 0.8)
+    with Store.open(tmp_path / "store") as store:
+        for model, suite, value in (
+            ("a", ours.protocol.suite, 0.1), ("a", ours.protocol.suite, 0.2), ("a", "another", 0.9),
+            ("b", ours.protocol.suite, 0.8),
+        ):  # fmt: skip
+            run = store.start_run("attack", {})
+            metrics = {"attack": "prefix", "model_sha256": model, "suite": suite, "after_attack": rate(value)}
+            store.finish_run(run.id, metrics=metrics)
+        assert attacks_on(store, ours)["prefix"]["after_attack"] == rate(0.2), "the newest of them"
+        assert attacks_on(store, build_result(0.1, 0.8, suite="third")) == {}

@@ -19,13 +19,12 @@ from hfi.mini.train import (
     degrade,
     edge_loss,
     min_snr_weight,
-    object_weights,
     random_crops,
     run_stage,
     to_pixels,
     train_detector,
 )
-from hfi.mini.world import Scene, coverage, vocabulary_words
+from hfi.mini.world import vocabulary_words
 
 TOY = dataclasses.replace(
     cpu_recipe(),
@@ -153,16 +152,6 @@ def test_cosine_rate_warms_up_and_ends_low():
 def test_min_snr_weight_by_hand():
     # alpha = 0.9: SNR 9, weight 5 / 9; alpha = 0.5: SNR 1, weight 1
     assert min_snr_weight(torch.tensor([0.9, 0.5]), 5.0).tolist() == pytest.approx([5 / 9, 1.0])
-
-
-def test_object_weights_have_mean_one_and_are_largest_on_the_object():
-    scene = Scene(("bomb",), "flat", "white", ((20, 20),), (30,))
-    (weights,) = object_weights([scene], 16, 3.0)
-    covered = torch.from_numpy(coverage(scene)).reshape(16, 4, 16, 4).mean(dim=(1, 3))
-    assert weights.shape == (1, 16, 16)
-    assert weights.mean() == pytest.approx(1.0)
-    assert torch.allclose(weights[0][covered == 1.0], 3.0 * weights[0, 15, 15]) and covered[15, 15] == 0.0
-    assert torch.equal(object_weights([scene], 16, 1.0), torch.ones(1, 1, 16, 16))
 
 
 def test_degrade_keeps_range_and_leaves_about_half_alone():
