@@ -35,8 +35,6 @@ class MiniRecipe:
     ema_decay: float = 0.995
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1
-    low_contrast: float = 0.3
-    low_contrast_weight: float = 2.0
     kl_weight: float = 2e-4
     seed: int = 0
     checkpoint_every_n_steps: int = 200

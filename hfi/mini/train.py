@@ -31,7 +31,6 @@ from hfi.mini.world import (
     Scene,
     World,
     caption,
-    contrast,
     random_scene,
     render,
     vocabulary_words,
@@ -413,11 +412,7 @@ class Average:
 
 def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
     """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving
-    average.
-
-    Scenes whose objects have the background's colour are drawn more often: they are what fails longest. The loss counts
-    all places alike: where an object's own count more, outlines grow, and fewer objects are right (docs/LOG.md).
-    """
+    average."""
     from transformers import CLIPModel, CLIPTokenizer
 
     latents, scenes = encode_latents(recipe, build, on_step)
@@ -431,9 +426,6 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
     optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.unet_learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = Average(unet, recipe.ema_decay)
     parts = {"model": unet, "optimizer": optimizer, "average": average}
-    is_low = np.array([contrast(scene) < recipe.low_contrast for scene in scenes])
-    chances = np.where(is_low, recipe.low_contrast_weight, 1.0)
-    chances /= chances.sum()
     for step, update in training_steps(
         "unet",
         recipe.unet_steps,
@@ -444,7 +436,7 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         on_step,
     ):
         rng = step_rng(recipe.seed, 6, step)
-        chosen = rng.choice(len(scenes), size=recipe.unet_batch, p=chances)
+        chosen = rng.integers(len(scenes), size=recipe.unet_batch)
         captions = ["" if rng.random() < recipe.caption_dropout else caption(scenes[i], rng) for i in chosen]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():

@@ -111,26 +111,6 @@ def render(scene: Scene) -> np.ndarray:
     return (canvas.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def coverage(scene: Scene) -> np.ndarray:
-    """How much of each pixel the scene's objects cover: float32 [64, 64] in 0..1."""
-    covered = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX), dtype=np.float32)
-    names = all_objects()
-    for name, (x, y), size in zip(scene.objects, scene.centers, scene.sizes, strict=True):
-        sprite = _scaled_sprite(scene.style, names.index(name), size)
-        left, top = x - size // 2, y - size // 2
-        region = covered[top : top + size, left : left + size]
-        np.maximum(region, sprite[..., 3], out=region)
-    return covered
-
-
-def contrast(scene: Scene) -> float:
-    """Mean absolute difference between what the objects cover and the background, in 0..1; low for a yellow banana on
-    yellow."""
-    background = np.asarray(BACKGROUNDS[scene.background], dtype=np.float32) / 255.0
-    differs = np.abs(render(scene).astype(np.float32) / 255.0 - background).mean(axis=-1)
-    return float(differs.sum() / max(coverage(scene).sum(), 1.0))
-
-
 def random_scene(
     world: World,
     rng: np.random.Generator,

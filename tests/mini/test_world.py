@@ -20,8 +20,6 @@ from hfi.mini.world import (
     Scene,
     World,
     caption,
-    contrast,
-    coverage,
     is_held_out,
     place,
     random_scene,
@@ -53,22 +51,6 @@ def test_render_puts_the_object_on_its_background():
     assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
     assert picture[0, 0].tolist() == [255, 168, 200]
     assert picture[34, 28].max() < 60, "the middle of a bomb icon is black"
-
-
-def test_coverage_is_one_inside_an_object_and_nought_beside_it():
-    scene = Scene(("bomb", "banana"), "icon", "white", ((16, 32), (48, 32)), (28, 28))
-    covered = coverage(scene)
-    assert covered.shape == (64, 64) and covered.dtype == np.float32
-    assert covered[32, 16] == 1.0 and covered[0, 0] == 0.0
-    left, right = (
-        coverage(Scene((n,), "icon", "white", (c,), (28,))) for n, c in zip(scene.objects, scene.centers, strict=True)
-    )
-    assert np.array_equal(covered, np.maximum(left, right))
-
-
-def test_contrast_is_low_for_an_object_of_its_backgrounds_colour():
-    on = {name: contrast(Scene(("banana",), "flat", name, ((32, 32),), (44,))) for name in ("yellow", "blue")}
-    assert 0.0 < on["yellow"] < 0.3 < on["blue"] < 1.0
 
 
 def test_two_objects_stand_in_the_order_of_the_caption():
