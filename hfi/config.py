@@ -73,6 +73,11 @@ class ScoreConfig(JobConfig):
     device: Device = Field("auto", description="Where to compute.")
 
 
+def _is_float32(precision: str) -> bool:
+    """Left out of what a run is known by, so that runs from before there was a choice are found."""
+    return precision == "float32"
+
+
 class InvertConfig(JobConfig):
     """Reward-weighted textual inversion: flagged images -> concept tokens."""
 
@@ -92,7 +97,7 @@ class InvertConfig(JobConfig):
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
     stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps, clusters and image order.")
-    precision: Precision = Field("float32", description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
+    precision: Precision = Field("float32", exclude_if=_is_float32, description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -140,7 +145,7 @@ class EraseConfig(JobConfig):
     robust_rounds: int = Field(3, ge=1, le=20, description="Erasures; before each but the first the concept is inverted again on the erased model.")
     robust_invert_steps: int = Field(80, ge=0, le=MAX_STEPS, description="Optimizer steps of each inversion.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps and order.")
-    precision: Precision = Field("float32", description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
+    precision: Precision = Field("float32", exclude_if=_is_float32, description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
     device: Device = Field("auto", description="Where to compute.")
 
     @model_validator(mode="after")

@@ -71,6 +71,12 @@ def test_bfloat16_is_the_arithmetic_of_every_prediction_and_of_no_weight(
     assert result.losses[0] == pytest.approx(exact.losses[0], rel=0.05)
 
 
+def test_runs_from_before_there_was_a_precision_are_known_by_the_same_settings() -> None:
+    assert "precision" not in CONFIG.model_dump(mode="json")
+    settings = changed(precision="bfloat16").model_dump(mode="json")
+    assert settings["precision"] == "bfloat16" and type(CONFIG).model_validate(settings).precision == "bfloat16"
+
+
 def test_the_sets_of_weights_are_what_their_names_say() -> None:
     names = ["a.attn1.to_q.weight", "a.attn2.to_q.weight", "a.attn2.to_k.weight", "conv_in.weight"]
     chosen = {which: [training.is_trainable(name, which) for name in names] for which in SETS}
