@@ -158,6 +158,7 @@ def _build_more_fields(form: JobForm) -> list[Any]:
         )  # fmt: skip
         form.add("config.allow_weak_tokens", "Take weak tokens too")
         form.add("config.device", "Device", info="auto takes a GPU when there is one.")
+        form.add("config.precision", "Arithmetic", info="bfloat16 is for GPUs that have it.")
     return groups
 
 
