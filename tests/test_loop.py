@@ -1,10 +1,15 @@
 """The whole loop at toy size on the embedded model: generate, judge, score, invert, erase, evaluate, report."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hfi.config import EraseConfig, EvaluateConfig, GenerateConfig, InvertConfig, ScoreConfig, SimulateConfig
@@ -93,6 +98,31 @@ def test_demo_run_again_does_nothing_new_and_says_the_same(demo):
     with Store.open(folder / "store") as store:
         assert len(store.list_runs(status="done")) == num_runs
     assert numbers(folder) == before
+
+
+TOY_DEMO_ELSEWHERE = """
+import sys
+from pathlib import Path
+from hfi.jobs import invert
+from hfi.jobs.demo import run_demo
+from hfi.progress import NullProgress
+from hfi.recipes import toy_recipe
+invert.PREVIEW_STEPS = invert.PREVIEWS_PER_TOKEN = 2
+run_demo(Path(sys.argv[1]), NullProgress(), toy_recipe("mini"))
+"""
+
+
+@pytest.mark.thorough
+def test_another_process_without_a_network_gives_the_same_numbers(demo, tmp_path):
+    cut_off = ["unshare", "--net", "--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*cut_off, "true"], check=False).returncode != 0:
+        pytest.skip("this machine cannot cut a process off the network")
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
+    command = [*cut_off, sys.executable, "-c", TOY_DEMO_ELSEWHERE, str(tmp_path / "demo")]
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert numbers(tmp_path / "demo") == numbers(demo[0])
 
 
 class StopAt:

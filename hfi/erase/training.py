@@ -204,7 +204,7 @@ def check_losses(state: TrainingState, config: EraseConfig) -> dict[str, float]:
 def changed_settings(config: EraseConfig) -> str:
     """The settings of a run that are not the defaults, and its learning rate."""
     defaults = type(config)().model_dump()
-    kept = {k: v for k, v in config.model_dump().items() if v != defaults[k] or k in ("method", "learning_rate")}
+    kept = {k: v for k, v in config.model_dump().items() if v != defaults.get(k) or k in ("method", "learning_rate")}
     return ", ".join(f"{name}={value}" for name, value in kept.items())
 
 

@@ -74,6 +74,7 @@ def test_bfloat16_is_the_arithmetic_of_every_prediction_and_of_no_weight(
 def test_runs_from_before_there_was_a_precision_are_known_by_the_same_settings() -> None:
     assert "precision" not in CONFIG.model_dump(mode="json")
     settings = changed(precision="bfloat16").model_dump(mode="json")
+    assert training.changed_settings(changed(precision="bfloat16")).endswith("precision=bfloat16")
     assert settings["precision"] == "bfloat16" and type(CONFIG).model_validate(settings).precision == "bfloat16"
 
 
