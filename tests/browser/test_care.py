@@ -20,7 +20,8 @@ def visit_sensitive(visit: Visit, **options: object) -> Person:
 
 
 def is_covered(person: Person) -> bool:
-    """Whether the picture on the screen is blurred and grey."""
+    """Whether the picture on the screen, once there is one, is blurred and grey."""
+    person.page.wait_for_selector("#stage[data-assignment] img")
     look = person.page.evaluate("getComputedStyle(document.querySelector('#stage img')).filter")
     return "blur" in look and "grayscale" in look
 
