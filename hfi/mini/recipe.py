@@ -31,7 +31,9 @@ class MiniRecipe:
     decoder_steps: int
     decoder_batch: int
     decoder_learning_rate: float
+    decoder_plain_steps: int
     decoder_noise: float = 0.1
+    decoder_eye_weight: float = 2.0
     ema_decay: float = 0.995
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1
@@ -64,9 +66,10 @@ def cpu_recipe() -> MiniRecipe:
         unet_steps=9_200,
         unet_batch=64,
         unet_learning_rate=8e-4,
-        decoder_steps=1_600,
+        decoder_steps=3_000,
         decoder_batch=16,
         decoder_learning_rate=8e-4,
+        decoder_plain_steps=1_600,
     )
 
 
@@ -93,6 +96,7 @@ def gpu_recipe() -> MiniRecipe:
         decoder_steps=8_000,
         decoder_batch=64,
         decoder_learning_rate=8e-4,
+        decoder_plain_steps=4_000,
         ema_decay=0.9995,
     )
 

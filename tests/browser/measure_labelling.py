@@ -3,8 +3,8 @@
     python -m tests.browser.measure_labelling [--judgments 300] [--runs 3] [--out build/labelling.json]
 
 Each run judges by keyboard, as a new annotator, with an undo every 10th time and a change in the last-ten list every
-25th. In the same run a plain Gradio page shows the same pictures by queued clicks. Prints a table; exit status 1 if a
-judgment is lost or doubled. Screenshots: `python -m tests.browser.screenshots`.
+25th. In the same run a plain Gradio page shows the same pictures, as many at a time as the kind does, by queued clicks.
+Prints a table; exit status 1 if a judgment is lost or doubled. Screenshots: `python -m tests.browser.screenshots`.
 """
 
 from __future__ import annotations
@@ -31,26 +31,29 @@ from tests.browser.serving import ALL_SAVED, REPOSITORY, Server, draw_pictures, 
 KINDS = ("flag", "score", "pair", "ranking")
 PICTURES_AN_ITEM = {"flag": 1, "score": 1, "pair": 2, "ranking": 4}
 SIZE_PX = 512
-PAUSE_MS = 60  # between two keys: quicker than any person, slow enough for the frame to be shown
+PAUSE_MS = 60  # between two keys: quicker than any person, slow enough for the frame to be shown; and up to
+JITTER_MS = 17  # so much more, by chance, because people press keys anywhere in a frame
 N_CLICKS = 60
 COUNTS = ("judged", "lost", "doubled", "other", "not_decoded")
 
-# Runs in the page. Two moments are told: when the frame that holds the next picture begins (its callback; at 60 Hz the
-# wait for it alone is 0 to 16.7 ms), and when it is on its way to the screen (a message posted there arrives).
+# Runs in the page. Three moments are told: when the frame that holds the next picture begins (the time the browser
+# gives it; at 60 Hz the wait for it alone is 0 to 16.7 ms), when its callbacks run, and when it is on its way to the
+# screen (a message posted there arrives).
 PROBE = """
-window.measured = { frame: [], key: [], acknowledged: [], notDecoded: 0 };
-const painted = (then) => requestAnimationFrame(() => {
+window.measured = { frame: [], callback: [], key: [], acknowledged: [], notDecoded: 0 };
+const painted = (then) => requestAnimationFrame((frame) => {
   const channel = new MessageChannel();
-  const frame = performance.now();
-  channel.port1.onmessage = () => then(frame);
+  const callback = performance.now();
+  channel.port1.onmessage = () => then(frame, callback);
   channel.port2.postMessage(0);
 });
 document.addEventListener("keydown", (event) => {
   const stage = document.getElementById("stage");
   const before = stage.dataset.assignment;
-  painted((frame) => {
+  painted((frame, callback) => {
     if (stage.dataset.assignment === before || !stage.dataset.assignment) return;
-    window.measured.frame.push(frame - event.timeStamp);
+    window.measured.frame.push(Math.max(0, frame - event.timeStamp));
+    window.measured.callback.push(callback - event.timeStamp);
     window.measured.key.push(performance.now() - event.timeStamp);
     window.measured.notDecoded += [...stage.querySelectorAll("img")].some((img) => !img.complete || !img.naturalWidth);
   });
@@ -64,14 +67,15 @@ window.fetch = async (path, options) => {
 };
 """
 CLICK = """async () => {
-  const shown = () => [...document.querySelectorAll("#picture img")].find((img) => img.src.includes("/file="));
-  const before = shown()?.src;
+  const shown = () => [...document.querySelectorAll(".picture img")].filter((img) => img.src.includes("/file="));
+  const before = new Set(shown().map((img) => img.src));
+  const isNew = (img) => !before.has(img.src) && img.complete && img.naturalWidth;
   const began = performance.now();
   document.querySelector("#next button, button#next").click();
   for (;;) {
     await new Promise(requestAnimationFrame);
-    const img = shown();
-    if (img && img.src !== before && img.complete && img.naturalWidth) break;
+    const images = shown();
+    if (images.length === document.querySelectorAll(".picture").length && images.every(isNew)) break;
   }
   const channel = new MessageChannel();
   await new Promise((resolve) => { channel.port1.onmessage = resolve; channel.port2.postMessage(0); });
@@ -80,10 +84,15 @@ CLICK = """async () => {
 GRADIO = """
 import sys, itertools, pathlib
 import gradio as gr
-pictures = itertools.cycle(sorted(pathlib.Path(sys.argv[1]).rglob("*.png"))[:50])
+n_pictures = int(sys.argv[3])
+pictures = itertools.cycle(sorted(pathlib.Path(sys.argv[1]).rglob("*.png"))[:60])
+def draw():
+    chosen = [str(next(pictures)) for _ in range(n_pictures)]
+    return chosen if n_pictures > 1 else chosen[0]
 with gr.Blocks(analytics_enabled=False) as page:
-    picture = gr.Image(type="filepath", elem_id="picture", height=512)
-    gr.Button("Next", elem_id="next").click(lambda: str(next(pictures)), None, picture)
+    with gr.Row():
+        shown = [gr.Image(type="filepath", elem_classes="picture", height=512) for _ in range(n_pictures)]
+    gr.Button("Next", elem_id="next").click(draw, None, shown)
 page.launch(server_name="127.0.0.1", server_port=int(sys.argv[2]), allowed_paths=[sys.argv[1]], quiet=True)
 """
 
@@ -132,7 +141,7 @@ class Judge:
         keys, self.expected[assignment] = choose_keys(self.kind, self.rng)
         for key in keys:
             self.page.keyboard.press(key)
-            self.page.wait_for_timeout(PAUSE_MS)
+            self.page.wait_for_timeout(PAUSE_MS + self.rng.uniform(0, JITTER_MS))
 
     def undo(self) -> None:
         """Take the last one back and answer it again."""
@@ -192,15 +201,16 @@ def measure_kind(browser: Any, server: Server, store: Store, kind: str, person: 
     expected = judge_by_keyboard(page, kind, n, random.Random(person))
     measured = page.evaluate("window.measured")
     context.close()
-    times = {"frame_ms": measured["frame"], "key_ms": measured["key"], "acknowledged_ms": measured["acknowledged"]}
+    names = ("frame", "callback", "key", "acknowledged")
+    times = {f"{name}_ms": measured[name] for name in names}
     return {**compare(store, kind, person, expected), **times, "not_decoded": measured["notDecoded"]}
 
 
 @contextmanager
-def plain_gradio(pictures: Path) -> Iterator[str]:
-    """A page of Gradio with a picture and a button, in a process of its own."""
+def plain_gradio(pictures: Path, n_pictures: int) -> Iterator[str]:
+    """A page of Gradio with pictures and a button, in a process of its own."""
     port = free_port()
-    command = [sys.executable, "-c", GRADIO, str(pictures), str(port)]
+    command = [sys.executable, "-c", GRADIO, str(pictures), str(port), str(n_pictures)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
@@ -215,9 +225,9 @@ def plain_gradio(pictures: Path) -> Iterator[str]:
         child.wait()
 
 
-def measure_gradio(browser: Any, pictures: Path) -> list[float]:
-    """Milliseconds from a queued click to the next picture."""
-    with plain_gradio(pictures) as address:
+def measure_gradio(browser: Any, pictures: Path, n_pictures: int) -> list[float]:
+    """Milliseconds from a queued click to the next pictures."""
+    with plain_gradio(pictures, n_pictures) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
         page.wait_for_selector("#next")
@@ -247,7 +257,9 @@ def measure(n: int, n_runs: int) -> dict[str, Any]:
                 runs = []
                 for run in range(n_runs):
                     kinds = {kind: measure_kind(browser, server, store, kind, f"person {run}", n) for kind in KINDS}
-                    runs.append({**kinds, "gradio_ms": measure_gradio(browser, path / "objects")})
+                    sizes = sorted(set(PICTURES_AN_ITEM.values()))
+                    clicks = {str(size): measure_gradio(browser, path / "objects", size) for size in sizes}
+                    runs.append({**kinds, "gradio_ms": clicks})
                 return {"judgments": n, "runs": runs}
         finally:
             browser.close()
@@ -262,13 +274,13 @@ def median_spread(runs: list[list[float]]) -> tuple[float, float]:
 
 def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a kind; times in ms are medians over the runs."""
-    gradio = median_spread([run["gradio_ms"] for run in result["runs"]])
     rows = []
     for kind in KINDS:
+        gradio = median_spread([run["gradio_ms"][str(PICTURES_AN_ITEM[kind])] for run in result["runs"]])
         runs = [run[kind] for run in result["runs"]]
         row = {"kind": kind} | {name: sum(run[name] for run in runs) for name in COUNTS}
-        for name, field in (("frame", "frame_ms"), ("key", "key_ms"), ("ack", "acknowledged_ms")):
-            row[f"{name}_median"], row[f"{name}_p95"] = median_spread([run[field] for run in runs])
+        for name in ("frame", "callback", "key", "acknowledged"):
+            row[f"{name}_median"], row[f"{name}_p95"] = median_spread([run[f"{name}_ms"] for run in runs])
         ratios = {"ratio_median": gradio[0] / row["key_median"], "ratio_p95": gradio[1] / row["key_p95"]}
         rows.append({**row, "gradio_median": gradio[0], "gradio_p95": gradio[1], **ratios})
     return rows

@@ -40,6 +40,7 @@ TOY = dataclasses.replace(
     unet_steps=2,
     unet_batch=2,
     decoder_steps=2,
+    decoder_plain_steps=1,
     decoder_batch=2,
     checkpoint_every_n_steps=2,
 )
