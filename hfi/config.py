@@ -63,7 +63,7 @@ class ScoreConfig(JobConfig):
     clip: str = Field("mini", description="Folder of the CLIP model whose image side embeds the pictures; mini = the embedded one.")
     num_members: int = Field(5, ge=1, le=50, description="Ensemble members; their spread is the uncertainty.")
     hidden_dim: int = Field(256, ge=8, le=16_384, description="Width of the hidden layer.")
-    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Dropout rate while training.")
+    dropout: float = Field(0.5, ge=0.0, lt=1.0, description="Dropout rate while training.")
     learning_rate: float = Field(1e-3, gt=0, description="AdamW learning rate.")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW weight decay.")
     max_epochs: int = Field(100, ge=1, le=MAX_STEPS, description="Upper bound on passes over the training split.")

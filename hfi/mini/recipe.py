@@ -44,9 +44,9 @@ class MiniRecipe:
 
 def cpu_recipe() -> MiniRecipe:
     """44 objects x 3 styles on 2 CPU cores without bfloat16 units, measured with other work beside it: clip 10,
-    clip_image 36, vae 16, eye and judge 13, unet 150 to 240, decoder 17 minutes (unet: 1.0 to 1.6 s a step).
+    clip_image 36, vae 16, eye and judge 13, unet 150 to 240, decoder 38 minutes (unet: 1.0 to 1.6 s a step).
 
-    The shipped weights: docs/LOG.md has what they draw, and how their UNet was trained in four sittings.
+    The shipped weights: docs/LOG.md has what they draw, and how UNet and decoder were trained in six sittings.
     """
     return MiniRecipe(
         world="cpu",

@@ -5,7 +5,7 @@ Pictures are drawn while training, so there is no dataset to keep; combinations 
 drawn.
 
 Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as in
-DDPM (arXiv 2006.11239).
+DDPM (arXiv 2006.11239), features as in LPIPS (arXiv 1801.03924).
 """
 
 from __future__ import annotations

@@ -15,9 +15,11 @@ from hfi.mini.assemble import assemble
 from hfi.mini.recipe import cpu_recipe
 from hfi.mini.train import (
     Checkpoint,
+    Estimator,
     cosine_rate,
     degrade,
     edge_loss,
+    feature_loss,
     min_snr_weight,
     random_crops,
     run_stage,
@@ -182,3 +184,29 @@ def test_to_pixels_maps_to_minus_one_and_one():
 def test_pipeline_tokenizer_of_the_build_is_the_one_that_was_trained(build):
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
     assert tokenizer.model_max_length == networks.MAX_TOKENS
+
+
+def test_feature_loss_sees_what_differs_and_moves_the_decoded_picture_alone():
+    eye = networks.SceneDetector(training.WORLDS["cpu"], "residual").eval().requires_grad_(False).trunk
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert feature_loss(eye, picture, picture).item() == pytest.approx(0.0, abs=1e-6)
+    decoded = picture.flip(-1).requires_grad_(True)
+    loss = feature_loss(eye, decoded, picture)
+    assert 0.0 < loss.item() <= 4.0, "squared distance of two vectors of length 1"
+    loss.backward()
+    assert decoded.grad is not None and decoded.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in eye.parameters())
+
+
+def test_estimates_are_the_clean_latents_where_the_noise_is_told(build, monkeypatch):
+    estimate = Estimator(build)
+    rng = np.random.default_rng(0)
+    clean, noise = (torch.from_numpy(rng.standard_normal((3, 4, 16, 16), dtype=np.float32)) for _ in range(2))
+    captions = ["a cat", "", "a bomb and a dog"]
+    untrained = estimate(clean, noise, captions, np.random.default_rng(1))
+    assert untrained.shape == clean.shape and not torch.allclose(untrained, clean, atol=1e-2)
+    asked = []
+    answer = type("Answer", (), {"sample": noise})
+    monkeypatch.setattr(estimate, "unet", lambda noisy, timesteps, prompts: asked.append(timesteps) or answer)
+    assert torch.allclose(estimate(clean, noise, captions, np.random.default_rng(1)), clean, atol=1e-4)
+    assert asked[0].max() < Estimator.max_timestep
