@@ -64,7 +64,7 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
             retain_weight=12.0,
             negative_guidance=3.0,
             trainable="full",
-            num_train_steps=240,
+            num_train_steps=200,
             learning_rate=5e-5,
             allow_weak_tokens=True,
         ),
