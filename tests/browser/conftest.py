@@ -111,8 +111,8 @@ class Person:
 
     @property
     def assignment(self) -> int:
-        """The number of the assignment on the screen."""
-        return int(self.page.locator("#stage").get_attribute("data-assignment"))
+        """The number of the assignment on the screen, once there is one."""
+        return int(self.page.wait_for_selector("#stage[data-assignment]").get_attribute("data-assignment"))
 
     def unsent(self) -> int:
         """Entries of the outbox, as the browser keeps them."""
