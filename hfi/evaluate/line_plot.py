@@ -51,13 +51,15 @@ def plot_curve(curve: Curve) -> str:
         axes = figure.subplots()
         if xs[0] > 0 and xs[-1] / xs[0] > LOG_FROM:
             axes.set_xscale("log")
-        for (name, points), colour, style in zip(curve.series.items(), COLOURS, STYLES, strict=False):
+        looks = zip(curve.series.items(), COLOURS, STYLES, strict=False)
+        for place, ((name, points), colour, style) in enumerate(looks):
             values = [point.value for point in points]
             reach = [[p.value - p.low for p in points], [p.high - p.value for p in points]]
-            axes.errorbar(
+            drawn_series = axes.errorbar(
                 [point.x for point in points], values, yerr=reach, label=name, color=colour, linestyle=style,
                 marker="o", markersize=4, capsize=3, elinewidth=1,
             )  # fmt: skip
+            drawn_series[0].set_gid(f"series-{place}")
         axes.set_xticks(xs)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(

@@ -181,9 +181,10 @@ def judge_change(removal: RateRow, others: RateRow) -> str:
             f"The concept appears less often, and other pictures suffered: between {100 * -loss.high:.1f} and "
             f"{100 * -loss.low:.1f} in 100 of them are lost."
         )
+    lost = f"; {-100 * loss.estimate:.1f} in 100 fewer are right here, which may be chance" if loss.estimate < 0 else ""
     return (
         f"The concept appears less often. No damage to other pictures was found; a loss of more than "
-        f"{max(0.0, 100 * -loss.low):.1f} in 100 is unlikely."
+        f"{max(0.0, 100 * -loss.low):.1f} in 100 is unlikely{lost}."
     )
 
 

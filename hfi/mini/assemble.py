@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hfi.mini import networks
-from hfi.mini.train import Average, Checkpoint
+from hfi.mini.steps import Average, Checkpoint
 
 
 def assemble(build: Path, folder: Path) -> int:

@@ -74,7 +74,8 @@ def cpu_recipe() -> MiniRecipe:
 
 
 def gpu_recipe() -> MiniRecipe:
-    """84 objects x 4 styles on one GPU. Steps are an assumption until a run on a GPU is recorded in docs/LOG.md."""
+    """84 objects x 4 styles, sized for a GPU. Steps are an assumption until a run is recorded in docs/LOG.md; the
+    stages do not move anything to a GPU yet."""
     return MiniRecipe(
         world="gpu",
         clip_steps=8_000,

@@ -10,11 +10,9 @@ DDPM (arXiv 2006.11239), features as in LPIPS (arXiv 1801.03924).
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from hfi.mini import networks
 from hfi.mini.recipe import RECIPES, MiniRecipe
+from hfi.mini.steps import Average, Checkpoint, OnStep, step_rng, training_steps
 from hfi.mini.vocabulary import group_of, words_for
 from hfi.mini.world import (
     GROUP_WORDS,
@@ -36,11 +35,11 @@ from hfi.mini.world import (
     vocabulary_words,
     with_article,
 )
+from hfi.pipelines.denoising import clean_latents
 from hfi.progress import NullProgress, Progress
 
 Stage = Literal["tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet", "decoder"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet", "decoder")
-OnStep = Callable[[str, int, int, float], None]
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
@@ -54,75 +53,6 @@ def draw_batch(
     """Scenes and their pictures, uint8 [size, 64, 64, 3]; `two_share` of them with two objects."""
     scenes = [random_scene(world, rng, two_share=two_share) for _ in range(size)]
     return scenes, np.stack([render(scene) for scene in scenes])
-
-
-def cosine_rate(step: int, num_steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, num_steps - warmup)
-    return peak * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-class Checkpoint:
-    """Saves and finds one stage's training state; a torn write is never seen, because files are renamed into place."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def save(self, step: int, **parts: Any) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, unfinished)
-        os.replace(unfinished, self.path)
-
-    def restore(self, **parts: Any) -> int:
-        """Load the parts in place and return the number of steps done; 0 when there is nothing to restore."""
-        if not self.path.exists():
-            return 0
-        state = torch.load(self.path, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        return int(state["step"])
-
-
-def training_steps(
-    name: str,
-    num_steps: int,
-    peak_rate: float,
-    checkpoint: Checkpoint,
-    parts: dict[str, Any],
-    every: int,
-    on_step: OnStep | None,
-) -> Iterator[tuple[int, Callable[[Tensor, nn.Module], None]]]:
-    """Yield (step, update) for the steps still to do; `update` makes one optimizer step at the scheduled rate, and
-    checkpoints follow.
-
-    Losses are read once every ten steps, so that a GPU is not waited for.
-    """
-    optimizer = parts["optimizer"]
-    done = checkpoint.restore(**parts)
-
-    for step in range(done, num_steps):
-
-        def update(loss: Tensor, model: nn.Module, step: int = step) -> None:
-            for group in optimizer.param_groups:
-                group["lr"] = cosine_rate(step, num_steps, peak_rate)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            if step % 10 == 0 and on_step is not None:
-                on_step(name, step, num_steps, float(loss.detach()))
-
-        yield step, update
-        if (step + 1) % every == 0 or step + 1 == num_steps:
-            checkpoint.save(step + 1, **parts)
-
-
-def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
-    """A source of randomness for one step, so that a resumed run draws what an uninterrupted one would."""
-    return np.random.default_rng((seed, stage, step))
 
 
 def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
@@ -329,9 +259,8 @@ class Estimator:
         noisy = self.scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         prompt_embeds = self.text_model(input_ids=tokens.input_ids).last_hidden_state
-        alpha = self.scheduler.alphas_cumprod[timesteps].reshape(-1, 1, 1, 1)
         noise_pred = self.unet(noisy, timesteps, prompt_embeds).sample
-        return (noisy - (1.0 - alpha).sqrt() * noise_pred) / alpha.sqrt()
+        return clean_latents(noise_pred, noisy, self.scheduler.alphas_cumprod[timesteps])
 
 
 def feature_loss(trunk: nn.Sequential, decoded: Tensor, pixels: Tensor) -> Tensor:
@@ -444,26 +373,6 @@ def min_snr_weight(alphas_cumprod: Tensor, gamma: float) -> Tensor:
     """Loss weight of an epsilon-predicting model at each timestep: min(SNR, gamma) / SNR (arXiv 2303.09556, eq. 5)."""
     snr = alphas_cumprod / (1.0 - alphas_cumprod)
     return snr.clamp(max=gamma) / snr
-
-
-class Average:
-    """Exponential moving average of a model's parameters, with the usual faster start."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
-
-    @torch.no_grad()
-    def update_(self, model: nn.Module, step: int) -> None:
-        weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        names, parameters = zip(*model.named_parameters(), strict=True)
-        torch._foreach_lerp_([self.shadow[n] for n in names], list(parameters), weight)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.shadow
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.shadow = {name: tensor.clone() for name, tensor in state.items()}
 
 
 def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:

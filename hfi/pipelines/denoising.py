@@ -40,6 +40,16 @@ def noise_from_velocity(
     return a.sqrt() * velocity + (1 - a).sqrt() * latents
 
 
+def clean_latents(
+    noise_pred: Float[Tensor, "batch channels height width"],
+    latents: Float[Tensor, "batch channels height width"],
+    alphas_cumprod: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch channels height width"]:
+    """z_0 = (z_t - sqrt(1 - a_t) eps) / sqrt(a_t). Source: DDIM, arXiv 2010.02502, equation 9."""
+    a = alphas_cumprod.view(-1, 1, 1, 1)
+    return (latents - (1 - a).sqrt() * noise_pred) / a.sqrt()
+
+
 def guided_noise(null_pred: Tensor, cond_pred: Tensor, guidance_scale: float) -> Tensor:
     """null + w (cond - null); 1.0 gives the conditional prediction. Source: arXiv 2207.12598, in diffusers' scale."""
     return null_pred + guidance_scale * (cond_pred - null_pred)

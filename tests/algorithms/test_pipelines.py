@@ -14,6 +14,7 @@ from PIL import Image
 
 from hfi import pipelines
 from hfi.errors import EmptyPromptListError, InvalidInputError, ModelFolderError
+from hfi.pipelines import denoising
 from tests import tiny
 
 PROMPTS = ["a bomb", "a photo of a cat and a dog", "zebra"]
@@ -80,6 +81,14 @@ def test_guided_noise_at_one_is_the_conditional_prediction() -> None:
     null_pred, cond_pred = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(pipelines.guided_noise(null_pred, cond_pred, 1.0), cond_pred)
     assert torch.equal(pipelines.guided_noise(null_pred, cond_pred, 0.0), null_pred)
+
+
+def test_clean_latents_takes_the_noise_out_again() -> None:
+    alphas = torch.tensor([0.9, 0.3])
+    clean, noise = torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
+    a = alphas.view(-1, 1, 1, 1)
+    noisy = a.sqrt() * clean + (1 - a).sqrt() * noise
+    assert torch.allclose(denoising.clean_latents(noise, noisy, alphas), clean, atol=1e-5)
 
 
 def test_noise_from_velocity_gives_back_the_noise() -> None:

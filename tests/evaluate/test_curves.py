@@ -68,7 +68,16 @@ def test_plot_and_document_show_every_point_with_its_interval(tmp_path: Path) ->
     curve = Curve("A < B", "x", "y", {"one": points, "other & more": points[:1]}, is_x_share=True, notes=("note.",))
     root = ElementTree.fromstring(plot_curve(curve))
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert {"A < B", "x", "y", "one", "other & more", "0 %", "40 %"} <= set(texts)
+    marks = [
+        element
+        for group in root.iter()
+        if group.attrib.get("id", "").startswith("series-")
+        for element in group.iter()
+        if element.tag.endswith("use")
+    ]
+    assert len(marks) == 3 and {"A < B", "x", "y", "one", "other & more", "0 %", "40 %"} <= set(texts)
+    heights = [float(mark.attrib["y"]) for mark in marks]
+    assert heights[1] < heights[0], "more is higher"
     assert plot_curve(curve) == plot_curve(curve), "the same curve, the same file"
     _keep(tmp_path / "curves.md", "noise", curve, "hfi curve", ["noise 0.2, seed 0: none is flagged"])
     _write_document(tmp_path / "curves.md")

@@ -13,10 +13,9 @@ from hfi.mini import networks
 from hfi.mini import train as training
 from hfi.mini.assemble import assemble
 from hfi.mini.recipe import cpu_recipe
+from hfi.mini.steps import Checkpoint, cosine_rate
 from hfi.mini.train import (
-    Checkpoint,
     Estimator,
-    cosine_rate,
     degrade,
     edge_loss,
     feature_loss,
