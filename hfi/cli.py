@@ -224,12 +224,13 @@ def report(
 def mini_train(
     recipe: Annotated[Literal["cpu", "gpu"], typer.Option(help="44 objects on 2 cores, or 84 on a GPU.")] = "cpu",
     out: OutOption = Path("build/mini"),
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU if there is one.")] = "auto",
     quiet: QuietOption = False,
 ) -> None:
     """Train the embedded model from its sprites: hours on 2 cores; interrupted, it goes on."""
     from hfi.mini import train
 
-    folder = train.train(recipe, out, build_progress(quiet))
+    folder = train.train(recipe, out, build_progress(quiet), device)
     _conclude(f"The model is in {folder}.", f"hfi mini sheet --model {folder}")
 
 

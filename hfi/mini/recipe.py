@@ -40,6 +40,8 @@ class MiniRecipe:
     kl_weight: float = 2e-4
     seed: int = 0
     checkpoint_every_n_steps: int = 200
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
 
 
 def cpu_recipe() -> MiniRecipe:
@@ -74,8 +76,8 @@ def cpu_recipe() -> MiniRecipe:
 
 
 def gpu_recipe() -> MiniRecipe:
-    """84 objects x 4 styles, sized for a GPU. Steps are an assumption until a run is recorded in docs/LOG.md; the
-    stages do not move anything to a GPU yet."""
+    """84 objects x 4 styles, sized for a GPU that computes in bfloat16. No GPU was at hand: the steps are an assumption
+    until a run is recorded in docs/LOG.md."""
     return MiniRecipe(
         world="gpu",
         clip_steps=8_000,
@@ -99,6 +101,7 @@ def gpu_recipe() -> MiniRecipe:
         decoder_learning_rate=8e-4,
         decoder_plain_steps=4_000,
         ema_decay=0.9995,
+        precision="bfloat16",
     )
 
 

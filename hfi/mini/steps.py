@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hfi.mini.recipe import MiniRecipe
+
 # Called every ten steps with (stage, steps done, steps, loss).
 OnStep = Callable[[str, int, int, float], None]
 
@@ -40,7 +42,7 @@ class Checkpoint:
         """Load the parts in place and return the number of steps done; 0 when there is nothing to restore."""
         if not self.path.exists():
             return 0
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, weights_only=True, map_location="cpu")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return int(state["step"])
@@ -80,6 +82,11 @@ def training_steps(
             checkpoint.save(step + 1, **parts)
 
 
+def autocast(recipe: MiniRecipe) -> torch.autocast:
+    """Networks compute in the recipe's precision within the block; weights stay in single precision."""
+    return torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+
+
 def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
     """A source of randomness for one step, so that a resumed run draws what an uninterrupted one would."""
     return np.random.default_rng((seed, stage, step))
@@ -102,4 +109,4 @@ class Average:
         return self.shadow
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.shadow = {name: tensor.clone() for name, tensor in state.items()}
+        self.shadow = {name: tensor.to(self.shadow[name].device, copy=True) for name, tensor in state.items()}

@@ -5,23 +5,25 @@ Pictures are drawn while training, so there is no dataset to keep; combinations 
 drawn.
 
 Sources: CLIP (arXiv 2103.00020), latent diffusion (arXiv 2112.10752), min-SNR weighting (arXiv 2303.09556), EMA as in
-DDPM (arXiv 2006.11239), features as in LPIPS (arXiv 1801.03924).
+DDPM (arXiv 2006.11239).
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hfi.mini import networks
 from hfi.mini.recipe import RECIPES, MiniRecipe
-from hfi.mini.steps import Average, Checkpoint, OnStep, step_rng, training_steps
+from hfi.mini.steps import Average, Checkpoint, OnStep, autocast, step_rng, training_steps
 from hfi.mini.vocabulary import group_of, words_for
 from hfi.mini.world import (
     GROUP_WORDS,
@@ -35,7 +37,7 @@ from hfi.mini.world import (
     vocabulary_words,
     with_article,
 )
-from hfi.pipelines.denoising import clean_latents
+from hfi.pipelines import resolve_device
 from hfi.progress import NullProgress, Progress
 
 Stage = Literal["tokenizer", "clip", "clip_image", "vae", "eye", "judge", "unet", "decoder"]
@@ -62,7 +64,7 @@ def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
     torch.manual_seed(recipe.seed)
-    model = networks.build_clip(tokenizer)
+    model = networks.build_clip(tokenizer).to(recipe.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05
     )
@@ -81,11 +83,11 @@ def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         rng = step_rng(recipe.seed, 1, step)
         scenes, images = draw_batch(world, rng, recipe.clip_batch)
         tokens = tokenizer([caption(s, rng, group_share=0.05) for s in scenes], padding=True, return_tensors="pt")
-        pixels = degrade(to_pixels(images), rng)
-        output = model(input_ids=tokens.input_ids, pixel_values=pixels, return_dict=True)
-        targets = torch.arange(len(scenes))
-        logits = output.logits_per_text
-        update((F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2, model)
+        pixels = degrade(to_pixels(images), rng).to(recipe.device)
+        with autocast(recipe):
+            output = model(input_ids=tokens.input_ids.to(recipe.device), pixel_values=pixels, return_dict=True)
+        targets = torch.arange(len(scenes), device=recipe.device)
+        update(contrast_loss(output.text_embeds, output.image_embeds, model.logit_scale, targets), model)
     model.save_pretrained(build / "clip")
 
 
@@ -99,11 +101,11 @@ def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = N
     from transformers import CLIPModel, CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
-    model = CLIPModel.from_pretrained(build / "clip")
+    model = CLIPModel.from_pretrained(build / "clip").to(recipe.device)
     model.text_model.requires_grad_(False)
     world = WORLDS[recipe.world]
     torch.manual_seed(recipe.seed + 7)
-    names_objects = nn.Linear(model.config.projection_dim, len(world.objects))
+    names_objects = nn.Linear(model.config.projection_dim, len(world.objects)).to(recipe.device)
     trainable = [p for p in (*model.parameters(), *names_objects.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     parts = {"model": model, "optimizer": optimizer, "names_objects": names_objects}
@@ -121,15 +123,34 @@ def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = N
         scenes, images = draw_batch(world, rng, recipe.clip_batch)
         captions = [_caption_for_image_tower(scene, rng) for scene in scenes]
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
-        output = model(input_ids=tokens.input_ids, pixel_values=degrade(to_pixels(images), rng), return_dict=True)
-        is_same = torch.tensor([[a == b for b in captions] for a in captions])
+        pixels = degrade(to_pixels(images), rng).to(recipe.device)
+        with autocast(recipe):
+            output = model(input_ids=tokens.input_ids.to(recipe.device), pixel_values=pixels, return_dict=True)
+        is_same = torch.tensor([[a == b for b in captions] for a in captions], device=recipe.device)
         targets = is_same.float() / is_same.sum(dim=1, keepdim=True)
-        logits = output.logits_per_text
-        contrast = (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
-        object_logits = names_objects(10.0 * output.image_embeds)
-        objects = scene_targets(world, scenes)[0]
+        contrast = contrast_loss(output.text_embeds, output.image_embeds, model.logit_scale, targets)
+        object_logits = names_objects(10.0 * output.image_embeds.float())
+        objects = scene_targets(world, scenes)[0].to(recipe.device)
         update(contrast + 10.0 * F.binary_cross_entropy_with_logits(object_logits, objects), model)
     model.save_pretrained(build / "clip_image")
+
+
+def contrast_loss(
+    text_embeds: Float[Tensor, "n dim"],
+    image_embeds: Float[Tensor, "n dim"],
+    log_scale: Float[Tensor, ""],
+    targets: Int[Tensor, " n"] | Float[Tensor, "n n"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of texts against pictures and of pictures against texts, their mean (arXiv 2103.00020, figure 3).
+
+    Args:
+        text_embeds: of length 1.
+        image_embeds: of length 1.
+        log_scale: logarithm of what similarities are multiplied by.
+        targets: which picture belongs to each text: its place, or probabilities over all of them.
+    """
+    logits = log_scale.exp() * text_embeds.float() @ image_embeds.float().T
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
 def _caption_for_image_tower(scene: Scene, rng: np.random.Generator) -> str:
@@ -162,7 +183,7 @@ def train_vae(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) ->
     """Autoencoder: L1 on pixels and on their differences to the neighbour, plus a small KL term; then its latent
     scale is measured."""
     torch.manual_seed(recipe.seed + 1)
-    model = networks.build_vae().to(memory_format=torch.channels_last)
+    model = networks.build_vae().to(recipe.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.vae_learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     parts = {"model": model, "optimizer": optimizer}
     world = WORLDS[recipe.world]
@@ -172,105 +193,21 @@ def train_vae(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) ->
     ):
         rng = step_rng(recipe.seed, 2, step)
         _, images = draw_batch(world, rng, recipe.vae_batch)
-        pixels = random_crops(to_pixels(images), recipe.vae_crop_px, rng).contiguous(memory_format=torch.channels_last)
-        posterior = model.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
-        decoded = model.decode(posterior.mean + posterior.std * noise).sample
-        kl = recipe.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
-        update(reconstruction_loss(decoded, pixels) + kl, model)
+        crops = random_crops(to_pixels(images), recipe.vae_crop_px, rng)
+        pixels = crops.to(recipe.device, memory_format=torch.channels_last)
+        with autocast(recipe):
+            posterior = model.encode(pixels).latent_dist
+            generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(recipe.device)
+            decoded = model.decode(posterior.mean + posterior.std * noise).sample
+        kl = recipe.kl_weight * posterior.kl().float().mean() / posterior.mean[0].numel()
+        update(reconstruction_loss(decoded.float(), pixels) + kl, model)
     with torch.no_grad():
         _, images = draw_batch(world, step_rng(recipe.seed, 2, -1 % 2**31), 256)
-        latents = torch.cat([model.encode(chunk).latent_dist.mean for chunk in to_pixels(images).split(64)])
+        chunks = to_pixels(images).to(recipe.device).split(64)
+        latents = torch.cat([model.encode(chunk).latent_dist.mean for chunk in chunks])
     model.register_to_config(scaling_factor=round(1.0 / float(latents.std()), 5))
     model.save_pretrained(build / "vae")
-
-
-def train_decoder(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
-    """The autoencoder's decoder, trained further on whole pictures; the encoder, and with it every latent and the UNet,
-    stays as it is. A little noise on the latents stands for what the UNet gets wrong.
-
-    After `decoder_plain_steps` of `decoder_steps`, half of the latents are what the UNet itself makes of noised ones,
-    and pictures are compared through the eye too: an object in nearly the colour of its background is next to nothing
-    in pixels. Never through the judge, which measures.
-
-    Saved to `decoder/`: the whole autoencoder with the moving average of the new decoder.
-    """
-    from diffusers import AutoencoderKL
-
-    from hfi.mini.detect import load_detector
-
-    latents, scenes = encode_latents(recipe, build, on_step)
-    model = AutoencoderKL.from_pretrained(build / "vae").to(memory_format=torch.channels_last).requires_grad_(False)
-    part = nn.ModuleDict({"conv": model.post_quant_conv, "decoder": model.decoder}).requires_grad_(True)
-    optimizer = torch.optim.AdamW(part.parameters(), lr=recipe.decoder_learning_rate, betas=(0.9, 0.99), weight_decay=0)
-    average = Average(part, recipe.ema_decay)
-    parts = {"model": part, "optimizer": optimizer, "average": average}
-    rate, checkpoint = recipe.decoder_learning_rate, Checkpoint(build / "decoder.pt")
-    eye = load_detector("eye", str(build)).model.trunk.to(memory_format=torch.channels_last)
-    estimate = Estimator(build)
-    for step, update in training_steps(
-        "decoder", recipe.decoder_steps, rate, checkpoint, parts, recipe.checkpoint_every_n_steps, on_step
-    ):
-        rng = step_rng(recipe.seed, 7, step)
-        chosen = rng.integers(len(scenes), size=recipe.decoder_batch)
-        pixels = to_pixels(np.stack([render(scenes[row]) for row in chosen]))
-        noise = torch.from_numpy(rng.standard_normal((len(chosen), *latents.shape[1:]), dtype=np.float32))
-        spread = torch.from_numpy(rng.random((len(chosen), 1, 1, 1), dtype=np.float32)) * recipe.decoder_noise
-        clean = latents[torch.from_numpy(chosen)].float()
-        is_plain = step < recipe.decoder_plain_steps
-        given = clean + spread * noise
-        if not is_plain:
-            half = len(chosen) // 2
-            captions = [caption(scenes[row], rng) for row in chosen[:half]]
-            given[:half] = estimate(clean[:half], noise[:half], captions, rng)
-        given = (given / model.config.scaling_factor).contiguous(memory_format=torch.channels_last)
-        decoded = model.decode(given).sample
-        loss = reconstruction_loss(decoded, pixels)
-        if not is_plain:
-            loss = loss + recipe.decoder_eye_weight * feature_loss(eye, decoded, pixels)
-        update(loss, part)
-        average.update_(part, step)
-    with torch.no_grad():
-        for name, parameter in part.named_parameters():
-            parameter.copy_(average.shadow[name])
-    model.save_pretrained(build / "decoder")
-
-
-class Estimator:
-    """What the trained UNet takes for the clean latents of slightly noised ones."""
-
-    max_timestep = 350
-    """Of 1,000; later ones leave an average of many pictures, from which no decoder can tell one."""
-
-    def __init__(self, build: Path) -> None:
-        from diffusers import UNet2DConditionModel
-        from transformers import CLIPModel, CLIPTokenizer
-
-        self.tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
-        self.text_model = CLIPModel.from_pretrained(build / "clip").text_model.eval().requires_grad_(False)
-        unet = UNet2DConditionModel.from_pretrained(build / "unet")
-        self.unet = unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.scheduler = networks.build_scheduler()
-
-    @torch.no_grad()
-    def __call__(self, clean: Tensor, noise: Tensor, captions: list[str], rng: np.random.Generator) -> Tensor:
-        """Latents [n, 4, 16, 16] noised to a random early timestep, and the noise that the UNet predicts taken out."""
-        timesteps = torch.from_numpy(rng.integers(self.max_timestep, size=len(clean)))
-        noisy = self.scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        prompt_embeds = self.text_model(input_ids=tokens.input_ids).last_hidden_state
-        noise_pred = self.unet(noisy, timesteps, prompt_embeds).sample
-        return clean_latents(noise_pred, noisy, self.scheduler.alphas_cumprod[timesteps])
-
-
-def feature_loss(trunk: nn.Sequential, decoded: Tensor, pixels: Tensor) -> Tensor:
-    """Squared distance of two pictures in every block of a convolution net, each place scaled to length 1 (LPIPS
-    without its learned weights: arXiv 1801.03924)."""
-    loss = decoded.new_zeros(())
-    for block in trunk:
-        decoded, pixels = block(decoded), block(pixels)
-        loss = loss + (F.normalize(decoded, dim=1) - F.normalize(pixels, dim=1)).square().sum(dim=1).mean()
-    return loss / len(trunk)
 
 
 def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
@@ -299,9 +236,8 @@ def train_detector(
     stage = {"eye": 3, "judge": 4}[name]
     world = WORLDS[recipe.world]
     torch.manual_seed(recipe.seed + 100 * stage)
-    model = networks.SceneDetector(world, "residual" if name == "eye" else "depthwise").to(
-        memory_format=torch.channels_last
-    )
+    model = networks.SceneDetector(world, "residual" if name == "eye" else "depthwise")
+    model.to(recipe.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.detector_learning_rate, weight_decay=0.02)
     parts = {"model": model, "optimizer": optimizer}
     checkpoint = Checkpoint(build / f"{name}.pt")
@@ -316,10 +252,13 @@ def train_detector(
     ):
         rng = step_rng(recipe.seed, stage, step)
         scenes, images = draw_batch(world, rng, recipe.detector_batch)
-        objects, styles, backgrounds = scene_targets(world, scenes)
-        logits = model(degrade(to_pixels(images), rng).contiguous(memory_format=torch.channels_last))
-        loss = 10.0 * F.binary_cross_entropy_with_logits(logits[0], objects)
-        update(loss + F.cross_entropy(logits[1], styles) + 0.5 * F.cross_entropy(logits[2], backgrounds), model)
+        objects, styles, backgrounds = (part.to(recipe.device) for part in scene_targets(world, scenes))
+        pixels = degrade(to_pixels(images), rng).to(recipe.device, memory_format=torch.channels_last)
+        with autocast(recipe):
+            logits = model(pixels)
+        loss = 10.0 * F.binary_cross_entropy_with_logits(logits[0].float(), objects)
+        loss = loss + F.cross_entropy(logits[1].float(), styles)
+        update(loss + 0.5 * F.cross_entropy(logits[2].float(), backgrounds), model)
     from hfi.mini.detect import save_detector
 
     save_detector(model, world, build / name)
@@ -342,7 +281,7 @@ def encode_latents(recipe: MiniRecipe, build: Path, on_step: OnStep | None = Non
     """
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(build / "vae").to(memory_format=torch.channels_last).eval()
+    vae = AutoencoderKL.from_pretrained(build / "vae").to(recipe.device, memory_format=torch.channels_last).eval()
     world, shard_size = WORLDS[recipe.world], 1_000
     folder = build / "latents"
     folder.mkdir(exist_ok=True)
@@ -358,7 +297,7 @@ def encode_latents(recipe: MiniRecipe, build: Path, on_step: OnStep | None = Non
         if not path.exists():
             with torch.inference_mode():
                 parts = [
-                    vae.encode(chunk.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+                    vae.encode(chunk.to(recipe.device, memory_format=torch.channels_last)).latent_dist.mean.cpu()
                     for chunk in to_pixels(images).split(50)
                 ]
             torch.save((torch.cat(parts) * vae.config.scaling_factor).half(), path.with_suffix(".unfinished"))
@@ -382,12 +321,11 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
 
     latents, scenes = encode_latents(recipe, build, on_step)
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
-    text_model = CLIPModel.from_pretrained(build / "clip").text_model.eval().requires_grad_(False)
+    text_model = CLIPModel.from_pretrained(build / "clip").text_model.eval().requires_grad_(False).to(recipe.device)
     scheduler = networks.build_scheduler()
-    alphas = scheduler.alphas_cumprod
-    loss_weights = min_snr_weight(alphas, recipe.min_snr_gamma)
+    loss_weights = min_snr_weight(scheduler.alphas_cumprod, recipe.min_snr_gamma).to(recipe.device)
     torch.manual_seed(recipe.seed + 2)
-    unet = networks.build_unet().to(memory_format=torch.channels_last)
+    unet = networks.build_unet().to(recipe.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.unet_learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = Average(unet, recipe.ema_decay)
     parts = {"model": unet, "optimizer": optimizer, "average": average}
@@ -404,15 +342,18 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         chosen = rng.integers(len(scenes), size=recipe.unet_batch)
         captions = ["" if rng.random() < recipe.caption_dropout else caption(scenes[i], rng) for i in chosen]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        with torch.no_grad():
-            prompt_embeds = text_model(input_ids=tokens.input_ids).last_hidden_state
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         clean = latents[torch.from_numpy(chosen)].float()
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(clean),), generator=generator)
-        noisy = scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
-        noise_pred = unet(noisy, timesteps, prompt_embeds).sample
-        per_picture = F.mse_loss(noise_pred, noise, reduction="none").mean(dim=(1, 2, 3))
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        noisy = noisy.to(recipe.device, memory_format=torch.channels_last)
+        noise, timesteps = noise.to(recipe.device), timesteps.to(recipe.device)
+        with torch.no_grad():
+            prompt_embeds = text_model(input_ids=tokens.input_ids.to(recipe.device)).last_hidden_state
+        with autocast(recipe):
+            noise_pred = unet(noisy, timesteps, prompt_embeds).sample
+        per_picture = F.mse_loss(noise_pred.float(), noise, reduction="none").mean(dim=(1, 2, 3))
         update((per_picture * loss_weights[timesteps]).mean(), unet)
         average.update_(unet, step)
     save_average(unet, average, build / "unet")
@@ -426,7 +367,7 @@ def save_average(unet: nn.Module, average: Average, folder: Path) -> None:
     unet.save_pretrained(folder)  # type: ignore[operator]
 
 
-def train(recipe_name: str, out: Path, progress: Progress | None = None) -> Path:
+def train(recipe_name: str, out: Path, progress: Progress | None = None, device: str = "auto") -> Path:
     """Run every stage of a recipe that is not done yet and assemble the model folder.
 
     Args:
@@ -434,13 +375,14 @@ def train(recipe_name: str, out: Path, progress: Progress | None = None) -> Path
         out: where checkpoints go (`out/<recipe>`) and the model (`out/<recipe>/model`); run again, it goes on from
             there.
         progress: told about every stage.
+        device: `auto`, `cpu` or `cuda`.
 
     Returns:
         The model's folder, which `--model` takes.
     """
     from hfi.mini.assemble import assemble
 
-    recipe = RECIPES[recipe_name]()
+    recipe = replace(RECIPES[recipe_name](), device=resolve_device(device).type)
     build = out / recipe_name
     build.mkdir(parents=True, exist_ok=True)
     listener = progress or NullProgress()
@@ -479,6 +421,8 @@ def run_stage(stage: Stage, recipe: MiniRecipe, build: Path, on_step: OnStep | N
     elif stage == "unet":
         train_unet(recipe, build, on_step)
     elif stage == "decoder":
+        from hfi.mini.train_decoder import train_decoder
+
         train_decoder(recipe, build, on_step)
     else:
         train_detector(stage, recipe, build, on_step)

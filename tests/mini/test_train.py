@@ -2,6 +2,8 @@
 diffusers loads."""
 
 import dataclasses
+import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,22 +11,22 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
-from hfi.mini import networks
+from hfi.mini import networks, train_decoder
 from hfi.mini import train as training
 from hfi.mini.assemble import assemble
 from hfi.mini.recipe import cpu_recipe
 from hfi.mini.steps import Checkpoint, cosine_rate
 from hfi.mini.train import (
-    Estimator,
+    contrast_loss,
     degrade,
     edge_loss,
-    feature_loss,
     min_snr_weight,
     random_crops,
     run_stage,
     to_pixels,
     train_detector,
 )
+from hfi.mini.train_decoder import Estimator, feature_loss
 from hfi.mini.world import vocabulary_words
 
 TOY = dataclasses.replace(
@@ -86,6 +88,52 @@ def test_assembled_folder_loads_unchanged_in_diffusers(build, tmp_path):
     with torch.no_grad():
         expected = clip.text_model(tokens).last_hidden_state
         assert torch.equal(pipeline.text_encoder(tokens)[0], expected), "the text encoder is CLIP's text side"
+
+
+class _AllStepsDone(Exception):
+    """Raised in place of the last checkpoint."""
+
+
+@pytest.mark.parametrize("stage", training.STAGES[1:])
+def test_everything_a_stage_computes_with_is_on_the_device_of_the_recipe(build, tmp_path, monkeypatch, stage):
+    """PyTorch's `meta` device, which keeps no numbers, stands for a GPU: mixing it with the CPU is as much an error."""
+    folder = tmp_path / "build"
+    shutil.copytree(build, folder)
+    (folder / f"{stage}.pt").unlink()
+    # estimates of the UNet come back to the CPU, which `meta` cannot give
+    recipe = dataclasses.replace(TOY, device="meta", decoder_plain_steps=TOY.decoder_steps)
+    for module in (training, train_decoder):
+        monkeypatch.setattr(module, "autocast", lambda recipe: nullcontext())
+
+    def stop(checkpoint, step, **parts):
+        assert all(parameter.device.type == "meta" for parameter in parts["model"].parameters())
+        if step == {"eye": 4, "judge": 4}.get(stage, 2):
+            raise _AllStepsDone
+
+    monkeypatch.setattr(Checkpoint, "save", stop)
+    with pytest.raises(_AllStepsDone):
+        run_stage(stage, recipe, folder)
+
+
+def test_a_recipe_in_bfloat16_trains_networks_that_keep_single_precision(build, tmp_path):
+    recipe = dataclasses.replace(TOY, precision="bfloat16")
+    for stage in ("clip", "vae", "eye"):
+        folder = tmp_path / stage
+        shutil.copytree(build / "tokenizer", folder / "tokenizer")
+        run_stage(stage, recipe, folder)
+        first = torch.load(build / f"{stage}.pt", weights_only=True)["model"]
+        second = torch.load(folder / f"{stage}.pt", weights_only=True)["model"]
+        assert {tensor.dtype for tensor in second.values() if tensor.is_floating_point()} == {torch.float32}
+        assert any(not torch.equal(first[name], second[name]) for name in first), "computed in less precision"
+
+
+def test_contrast_loss_by_hand():
+    embeds = torch.eye(2)
+    # logits 2 on the diagonal, 0 beside: log(1 + e^-2)
+    wanted = np.log1p(np.exp(-2.0))
+    places = contrast_loss(embeds, embeds, torch.tensor(2.0).log(), torch.arange(2))
+    assert places.item() == pytest.approx(wanted, rel=1e-5)
+    assert contrast_loss(embeds, embeds, torch.tensor(2.0).log(), torch.eye(2)).item() == pytest.approx(wanted)
 
 
 def test_scaling_factor_makes_latents_of_unit_spread(build):
