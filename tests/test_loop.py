@@ -14,12 +14,13 @@ from PIL import Image
 
 from hfi.config import EraseConfig, EvaluateConfig, GenerateConfig, InvertConfig, ScoreConfig, SimulateConfig
 from hfi.errors import HFIError, NoFlaggedImagesError, NotFoundError, OneSidedLabelsError
+from hfi.evaluate.metrics import auroc
 from hfi.evaluate.results import read_results
 from hfi.jobs import invert as invert_job
 from hfi.jobs import stages
 from hfi.jobs.demo import PROJECT, run_demo
 from hfi.jobs.generate import ensure_project
-from hfi.jobs.judge import answer_by_amount
+from hfi.jobs.judge import answer_by_amount, what_simulated_people_saw
 from hfi.jobs.report import label_statistics
 from hfi.mini.world import WORLDS, random_scene, render
 from hfi.progress import NullProgress
@@ -234,6 +235,34 @@ def test_simulated_annotators_need_a_known_concept(tmp_path):
         add_judged_square(store, "p", [])
         with pytest.raises(HFIError, match="no concept 'dragon'"):
             stages.run_simulate(store, SimulateConfig(concept="dragon"), "p", QUIET)
+
+
+def test_what_simulated_people_saw_measures_the_score_model_without_their_errors(tmp_path):
+    rng = np.random.default_rng(0)
+    with Store.open(tmp_path) as store:
+        ensure_project(store, "p", kind="flag")
+        scenes = [random_scene(WORLDS["cpu"], rng) for _ in range(120)]
+        names = [store.add_image(Image.fromarray(render(scene))).sha256 for scene in scenes]
+        store.add_items("p", [ItemInput((name,), f"prompt {row}") for row, name in enumerate(names)])
+        people = SimulateConfig(num_annotators=1, error_rate=0.3)
+        stages.run_simulate(store, people, "p", QUIET)
+        weapons = set(WORLDS["cpu"].in_group("weapon"))
+        shown = {name: bool(weapons & set(scene.objects)) for name, scene in zip(names, scenes, strict=True)}
+        saw = what_simulated_people_saw(store, "p")
+        assert saw.keys() == shown.keys() and sum(saw[name] != shown[name] for name in names) <= 3
+        assert what_simulated_people_saw(store, "another") == {}
+        scored = stages.run_score(store, ScoreConfig(max_epochs=20, held_out_fraction=0.4), "p", QUIET)
+        snapshot = load_snapshot(store, scored.run.snapshot_hash)
+        folder = store.artifact_dir(scored.run.id) / "score-model"
+        scores = json.loads((folder / "scores.json").read_text())
+        held_out = json.loads((folder / "held_out.json").read_text())
+        rows = [image.sha256 for image in snapshot.images if scores[image.sha256][0] in np.round(held_out["scores"], 5)]
+        assert len(rows) == len(held_out["scores"]) == scored.figures["n"]
+        found = scored.figures["without_errors"]
+        given = [scores[name][0] for name in rows]
+        assert found["estimate"] == pytest.approx(auroc([saw[name] for name in rows], given))
+        assert scored.figures["auroc"] == pytest.approx(auroc(held_out["is_flagged"], held_out["scores"]))
+        assert "against what the simulated annotators really saw" in scored.summary
 
 
 def test_a_style_is_learned_from_rankings(tmp_path):

@@ -173,6 +173,8 @@ class ScoreModelCard:
     """Concept score of each held-out picture, 0 to 1."""
     is_flagged: tuple[bool, ...] = ()
     """Label of each held-out picture."""
+    without_errors: Interval | None = None
+    """AUROC against what simulated annotators saw, their errors left out; None when people judged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,13 +57,20 @@ class AgreementResult(ResultPart):
     high: Annotated[float, Field(ge=-1, le=1)]
 
 
-class ScoreModelResult(ResultPart):
-    """How well the score model orders held-out pictures."""
+class AurocResult(ResultPart):
+    """Chance that of two pictures, one that shows the concept and one that does not, the first scores higher."""
 
     auroc: Share
     low: Share
     high: Share
+
+
+class ScoreModelResult(AurocResult):
+    """How well the score model orders held-out pictures: against people's judgments, errors and all, and against what
+    simulated annotators saw, whose errors are known."""
+
     n: Annotated[int, Field(ge=2)]
+    without_errors: AurocResult | None = None
 
 
 class TokenResult(ResultPart):

@@ -3,8 +3,9 @@ rates."""
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from storage.records import Assignment, JudgmentInput
 # Simulated people have no clock; their answers carry this time so that the same simulation gives the same snapshot.
 SIMULATED_TIME_US = 1_767_225_600_000_000
 CLAIM_SIZE = 100
+SEEN_ARTIFACT = "seen"
+SEEN_NAME = "seen.json"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "hfi/simulated-judgments")
 
 
@@ -33,7 +36,8 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
     Raises:
         ConfigError: the embedded world has no such concept.
     """
-    num_items = len(store.list_items(project))
+    items = store.list_items(project)
+    num_items = len(items)
     settings = run_settings(config, project, items=num_items)
     done = find_finished(store, "simulate", settings)
     if done is not None:
@@ -46,9 +50,14 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
             name = f"simulated-{index + 1}"
             store.add_annotator(name, is_simulated=True, details=details)
             while leases := store.claim(project, name, CLAIM_SIZE):
-                store.submit_judgments(_answers(leases, name, eye.look(leases), config, index))
+                seen = eye.look({sha256 for lease in leases for sha256 in lease.images})
+                store.submit_judgments(_answers(leases, name, seen, config, index))
                 progress.advance(len(leases))
         judgments = len(store.list_judgments(project))
+        pictures = {sha256 for item in items for sha256 in item.images}
+        is_shown = {sha256: amount >= config.eye_threshold for sha256, amount in sorted(eye.look(pictures).items())}
+        with store.writing_artifact(work.run.id, SEEN_ARTIFACT, "seen") as folder:
+            (folder / SEEN_NAME).write_text(json.dumps(is_shown), encoding="utf-8")
         work.metrics.update(judgments=judgments, items=num_items, annotators=config.num_annotators)
         progress.finish(f"{judgments} judgments")
     return StageResult(_summary(work.metrics), work.run, dict(work.metrics))
@@ -77,14 +86,25 @@ class _Eye:
         self.columns = [names.index(name) for name in members]
         self.seen: dict[str, float] = {}
 
-    def look(self, leases: Sequence[Assignment]) -> dict[str, float]:
-        """Picture hash -> probability that the concept is there, in [0, 1]."""
-        new = sorted({sha256 for lease in leases for sha256 in lease.images} - self.seen.keys())
+    def look(self, pictures: Collection[str]) -> dict[str, float]:
+        """Picture hash -> probability that the concept is there, in [0, 1], of these and all looked at before."""
+        new = sorted(set(pictures) - self.seen.keys())
         sight = self.detector.see([self.store.load_image(sha256) for sha256 in new])
         rows = sight.styles if self.is_style else sight.objects
         for sha256, row in zip(new, rows, strict=True):
             self.seen[sha256] = float(row[self.columns].max())
         return self.seen
+
+
+def what_simulated_people_saw(store: Store, project: str) -> dict[str, bool]:
+    """Picture hash -> whether the simulated annotators of a project would say that it shows the concept, if they never
+    erred; empty for a project that people judged."""
+    seen: dict[str, bool] = {}
+    for run in store.list_runs(kind="simulate", status="done"):
+        path = store.artifact_dir(run.id) / SEEN_ARTIFACT / SEEN_NAME
+        if run.config.get("project") == project and path.is_file():  # older stores have none
+            seen |= json.loads(path.read_text(encoding="utf-8"))
+    return seen
 
 
 def _answers(

@@ -101,7 +101,8 @@ def report_results(store: Store, project: str, path: Path, stages: Mapping[str, 
             "judgments": snapshot.n_judgments,
             "annotators": snapshot.n_annotators,
             "agreement": {key: snapshot.agreement[key] for key in ("alpha", "low", "high")},
-            "score_model": {key: score[key] for key in ("auroc", "low", "high", "n")},
+            "score_model": {key: score[key] for key in ("auroc", "low", "high", "n")}
+            | {"without_errors": _without_errors(score)},
             "token": {key: invert[key] for key in ("concept_score", "coverage", "vectors")},
             **{
                 measure: {
@@ -113,6 +114,11 @@ def report_results(store: Store, project: str, path: Path, stages: Mapping[str, 
             "peak_memory_mib": max(run.peak_memory_mib or 0.0 for run in runs),
         },
     )
+
+
+def _without_errors(score: Mapping[str, Any]) -> dict[str, float] | None:
+    found = score.get("without_errors")
+    return found and {"auroc": found["estimate"], "low": found["low"], "high": found["high"]}
 
 
 def _content(store: Store, project: str, evaluation: Run) -> ReportContent:
@@ -209,6 +215,7 @@ def _score_card(store: Store, run: Run) -> ScoreModelCard:
         description=f"{members} small networks on CLIP image embeddings, averaged and calibrated.",
         scores=tuple(held_out["scores"]),
         is_flagged=tuple(held_out["is_flagged"]),
+        without_errors=Interval(**seen) if (seen := figures.get("without_errors")) else None,
     )
 
 

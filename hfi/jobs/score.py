@@ -10,6 +10,7 @@ import numpy as np
 
 from hfi.config import ScoreConfig
 from hfi.errors import NoFlaggedImagesError, NotFoundError
+from hfi.jobs.judge import what_simulated_people_saw
 from hfi.jobs.pictures import load_images
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.progress import QUIET, Progress, follow_steps
@@ -26,7 +27,8 @@ SCORE_ARTIFACT = "score-model"
 def run_score(
     store: Store, config: ScoreConfig, project: str, progress: Progress = QUIET, *, snapshot_hash: str = ""
 ) -> StageResult:
-    """Snapshot -> score model, with its AUROC on prompts it never saw.
+    """Snapshot -> score model, with its AUROC on prompts it never saw: against the judgments, and where simulated
+    annotators judged also against what they saw (`without_errors`), for their errors count against any model.
 
     Args:
         store: where judgments are and the model goes.
@@ -52,6 +54,7 @@ def run_score(
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))
     from hfi.clip import embed_images, load_clip
+    from hfi.evaluate.metrics import auroc_interval
     from hfi.score import train_score_model
 
     with recorded_run(store, "score", settings, snapshot.hash) as work:
@@ -81,6 +84,10 @@ def run_score(
             auroc=report.auroc, low=report.auroc_low, high=report.auroc_high, n=report.num_held_out,
             num_train=report.num_train, brier=report.brier, images=len(snapshot.images), flagged=len(flagged),
         )  # fmt: skip
+        truth = what_simulated_people_saw(store, project)
+        shown = [truth.get(snapshot.images[row].sha256) for row in rows]
+        if None not in shown and len(set(shown)) == 2:
+            work.metrics["without_errors"] = asdict(auroc_interval(shown, concept_scores[rows]))
         if compared:
             found = report.pair_accuracy
             work.metrics.update(comparisons=len(compared), pair_accuracy=asdict(found) if found else None)
@@ -94,6 +101,9 @@ def _summary(run: Run) -> str:
     if figures["auroc"] is not None:
         area = f"{figures['auroc']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]"
         parts.append(f"held-out AUROC {area} on {figures['n']} pictures")
+    if seen := figures.get("without_errors"):
+        area = f"{seen['estimate']:.3f} [{seen['low']:.3f}, {seen['high']:.3f}]"
+        parts.append(f"{area} against what the simulated annotators really saw")
     if pairs := figures.get("pair_accuracy"):
         share = f"{100 * pairs['estimate']:.1f} % [{100 * pairs['low']:.1f}, {100 * pairs['high']:.1f}]"
         parts.append(f"{share} of {pairs['n']} held-out comparisons as people decided them")

@@ -110,7 +110,8 @@ def test_report_says_loudly_that_annotators_are_simulated(page: Page) -> None:
     text = re.sub(r"\s+", " ", page.text)
     assert "No person judged these pictures: all 1 536 judgments were made by 3 computer programs." in text
     people = tuple(replace(row, is_simulated=False) for row in content.labels.annotators)
-    of_people = render_report(replace(content, labels=replace(content.labels, annotators=people)))
+    scorer = replace(content.score_model, without_errors=None)
+    of_people = render_report(replace(content, labels=replace(content.labels, annotators=people), score_model=scorer))
     assert "imulated" not in Page(of_people).text.replace(content.limits[0], "")
 
 

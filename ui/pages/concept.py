@@ -42,6 +42,7 @@ NOW_CHOICE = ("What is judged now (it is frozen first)", NOW)
 N_NEAREST = 12
 N_FLAGGED_OF_TOKEN = 6
 JUDGED_KINDS = ("flag", "score")
+SCORE_FIGURES = ("auroc", "low", "high", "n", "images", "flagged", "brier", "without_errors")
 MORE_OF_SCORE = (
     ("num_members", "Members of the ensemble"), ("held_out_fraction", "Share held out"), ("max_epochs", "Passes"),
     ("hidden_dim", "Width"), ("dropout", "Dropout"), ("learning_rate", "Learning rate"), ("seed", "Seed"),
@@ -194,7 +195,7 @@ def describe_score(visit: Visit, run: Run) -> dict[str, Any]:
     has_both = any(is_flagged) and not all(is_flagged)
     return {
         "run": run,
-        **{name: run.metrics.get(name) for name in ("auroc", "low", "high", "n", "images", "flagged", "brier")},
+        **{name: run.metrics.get(name) for name in SCORE_FIGURES},
         "histogram": histogram(scores, is_flagged) if has_both else "",
         "roc": roc_curve(scores, is_flagged) if has_both else "",
         "nearest": [picture for picture in nearest if picture.concept_score is not None],
