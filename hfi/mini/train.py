@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from hfi.mini import networks
 from hfi.mini.recipe import RECIPES, MiniRecipe
@@ -60,8 +61,6 @@ def draw_batch(
 def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
     """Contrastive training of the text and image towers; 1-in-2 pictures are degraded so that sampled pictures embed
     well too."""
-    from transformers import CLIPTokenizer
-
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
     torch.manual_seed(recipe.seed)
     model = networks.build_clip(tokenizer).to(recipe.device)
@@ -98,7 +97,7 @@ def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = N
     A linear head that names the objects of a picture from its embedding learns along and is thrown away: contrast
     between 64 captions alone taught a tower of this size too slowly (docs/LOG.md).
     """
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
     model = CLIPModel.from_pretrained(build / "clip").to(recipe.device)
@@ -317,7 +316,7 @@ def min_snr_weight(alphas_cumprod: Tensor, gamma: float) -> Tensor:
 def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
     """Noise prediction from captions; the text encoder is CLIP's and stays frozen. The saved weights are the moving
     average."""
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel
 
     latents, scenes = encode_latents(recipe, build, on_step)
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
@@ -341,7 +340,6 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         rng = step_rng(recipe.seed, 6, step)
         chosen = rng.integers(len(scenes), size=recipe.unet_batch)
         captions = ["" if rng.random() < recipe.caption_dropout else caption(scenes[i], rng) for i in chosen]
-        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         clean = latents[torch.from_numpy(chosen)].float()
         noise = torch.randn(clean.shape, generator=generator)
@@ -349,14 +347,24 @@ def train_unet(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
         noisy = scheduler.add_noise(clean, noise, timesteps)
         noisy = noisy.to(recipe.device, memory_format=torch.channels_last)
         noise, timesteps = noise.to(recipe.device), timesteps.to(recipe.device)
-        with torch.no_grad():
-            prompt_embeds = text_model(input_ids=tokens.input_ids.to(recipe.device)).last_hidden_state
+        prompt_embeds = encode_captions(tokenizer, text_model, captions)
         with autocast(recipe):
             noise_pred = unet(noisy, timesteps, prompt_embeds).sample
         per_picture = F.mse_loss(noise_pred.float(), noise, reduction="none").mean(dim=(1, 2, 3))
         update((per_picture * loss_weights[timesteps]).mean(), unet)
         average.update_(unet, step)
     save_average(unet, average, build / "unet")
+
+
+@torch.no_grad()
+def encode_captions(
+    tokenizer: CLIPTokenizer, text_model: nn.Module, captions: list[str]
+) -> Float[Tensor, "captions tokens dim"]:
+    """What the UNet listens to: the text tower's last states, of all tokens a caption may have."""
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+    device = next(text_model.parameters()).device
+    states: Tensor = text_model(input_ids=tokens.input_ids.to(device)).last_hidden_state
+    return states
 
 
 def save_average(unet: nn.Module, average: Average, folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hfi.mini import networks
 from hfi.mini.recipe import MiniRecipe
 from hfi.mini.steps import Average, Checkpoint, OnStep, autocast, step_rng, training_steps
-from hfi.mini.train import encode_latents, reconstruction_loss, to_pixels
+from hfi.mini.train import encode_captions, encode_latents, reconstruction_loss, to_pixels
 from hfi.mini.world import caption, render
 from hfi.pipelines.denoising import clean_latents
 
@@ -98,8 +98,7 @@ class Estimator:
         timesteps = torch.from_numpy(rng.integers(self.max_timestep, size=len(clean)))
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         given = noisy.to(self.device, memory_format=torch.channels_last)
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        prompt_embeds = self.text_model(input_ids=tokens.input_ids.to(self.device)).last_hidden_state
+        prompt_embeds = encode_captions(self.tokenizer, self.text_model, captions)
         noise_pred = self.unet(given, timesteps.to(self.device), prompt_embeds).sample.cpu()
         return clean_latents(noise_pred, noisy, self.scheduler.alphas_cumprod[timesteps])
 
