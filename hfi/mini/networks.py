@@ -53,8 +53,8 @@ def train_tokenizer(words: tuple[str, ...], folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Text: 3 layers; image: 4 layers on 8-pixel patches; both 128 wide (1.6 M parameters)."""
+def build_clip(tokenizer: CLIPTokenizer, patch_size_px: int = 8) -> CLIPModel:
+    """Text: 3 layers; image: 4 layers on square patches; both 128 wide (1.6 M parameters)."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": TEXT_WIDTH,
@@ -73,7 +73,7 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "image_size": IMAGE_SIZE_PX,
-        "patch_size": 8,
+        "patch_size": patch_size_px,
         "projection_dim": TEXT_WIDTH,
     }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=TEXT_WIDTH))

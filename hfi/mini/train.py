@@ -91,8 +91,8 @@ def train_clip(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -
 
 
 def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None) -> None:
-    """More training for the image tower alone: the text tower, which the UNet listens to, stays as it is (LiT,
-    arXiv 2111.07991).
+    """A new image tower of smaller patches, from its start: the text tower, which the UNet listens to, stays as it is
+    (LiT, arXiv 2111.07991).
 
     A linear head that names the objects of a picture from its embedding learns along and is thrown away: contrast
     between 64 captions alone taught a tower of this size too slowly (docs/LOG.md).
@@ -100,10 +100,13 @@ def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = N
     from transformers import CLIPModel
 
     tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
-    model = CLIPModel.from_pretrained(build / "clip").to(recipe.device)
-    model.text_model.requires_grad_(False)
+    first = CLIPModel.from_pretrained(build / "clip")
     world = WORLDS[recipe.world]
     torch.manual_seed(recipe.seed + 7)
+    model = networks.build_clip(tokenizer, recipe.clip_image_patch_px)
+    for name in ("text_model", "text_projection"):
+        getattr(model, name).load_state_dict(getattr(first, name).state_dict())
+    model.to(recipe.device).text_model.requires_grad_(False)
     names_objects = nn.Linear(model.config.projection_dim, len(world.objects)).to(recipe.device)
     trainable = [p for p in (*model.parameters(), *names_objects.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=recipe.clip_learning_rate, betas=(0.9, 0.98), weight_decay=0.05)

@@ -136,6 +136,14 @@ def test_contrast_loss_by_hand():
     assert contrast_loss(embeds, embeds, torch.tensor(2.0).log(), torch.eye(2)).item() == pytest.approx(wanted)
 
 
+def test_the_image_tower_is_made_anew_beside_the_text_tower_that_the_unet_listens_to(build):
+    first, second = (CLIPModel.from_pretrained(build / name) for name in ("clip", "clip_image"))
+    assert second.config.vision_config.patch_size == TOY.clip_image_patch_px != first.config.vision_config.patch_size
+    assert second.config.text_config.to_dict() == first.config.text_config.to_dict()
+    old, new = first.text_model.state_dict(), second.text_model.state_dict()
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+
+
 def test_scaling_factor_makes_latents_of_unit_spread(build):
     from diffusers import AutoencoderKL
 
