@@ -78,6 +78,11 @@ def _is_float32(precision: str) -> bool:
     return precision == "float32"
 
 
+def _is_zero(number: int) -> bool:
+    """Left out for the same reason."""
+    return number == 0
+
+
 class InvertConfig(JobConfig):
     """Reward-weighted textual inversion: flagged images -> concept tokens."""
 
@@ -123,7 +128,8 @@ class EraseConfig(JobConfig):
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
     trainable: Literal["cross_attention", "cross_attention_kv", "self_attention", "non_cross_attention", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")
     num_train_steps: int = Field(300, ge=0, le=MAX_STEPS, description="Optimizer steps.")
-    batch_size: int = Field(12, ge=1, le=1024, description="Latents per step for the erased concept; the retain term uses as many.")
+    batch_size: int = Field(12, ge=1, le=1024, description="Latents per step for the erased concept.")
+    retain_batch_size: int = Field(0, ge=0, le=1024, exclude_if=_is_zero, description="Latents per step for what is retained; 0 = as many as for the concept.")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW learning rate.")
     negative_guidance: float = Field(1.0, ge=0, description="eta: target = null - eta * (concept - null) of the original; 0 = the SDD target.")
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of the teacher, the average of the student that is saved (sdd).")

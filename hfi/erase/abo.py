@@ -141,7 +141,8 @@ def _loss_of(
     latents = torch.cat([erased.latents, erased.latents, *(batch.latents for batch in kept_parts)])
     timesteps = torch.cat([erased.timesteps, erased.timesteps, *(batch.timesteps for batch in kept_parts)])
     embeds = torch.cat([erased.embeds, null_embeds, *(batch.embeds for batch in kept_parts)])
-    predictions = predict_noise(pipeline, latents, timesteps, embeds, unet=state.student).split(len(erased.latents))
+    prediction = predict_noise(pipeline, latents, timesteps, embeds, unet=state.student)
+    predictions = prediction.tensor_split([len(erased.latents), 2 * len(erased.latents)])
     erase_loss = abo_loss(
         guidance_term(predictions[0], predictions[1]),
         erased.predictions["terms"],

@@ -142,6 +142,11 @@ def steps_in_bank(config: EraseConfig) -> int:
     return config.bank_batches * config.bank_passes
 
 
+def batch_sizes(config: EraseConfig) -> dict[str, int]:
+    """Points of a step of each term."""
+    return {"erase": config.batch_size, "retain": config.retain_batch_size or config.batch_size}
+
+
 def bank_generator(seed: int, step: int) -> torch.Generator:
     """Randomness of the bank made at a step: its own, so that it does not depend on where a run was interrupted."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step + 7) % 2**63)
@@ -184,6 +189,7 @@ def retain_tensors(
     """Points of the retain term with what the frozen original predicts there; none if it has no weight."""
     if config.retain_weight == 0:
         return {}
+    config = config.model_copy(update={"batch_size": batch_sizes(config)["retain"]})
     points = draw_points(pipeline, pipeline.unet, retain, config, generator, is_noised=True)
     is_null = torch.rand(len(points), generator=generator).to(points.prompt_ids.device) < NULL_SHARE
     prompt_ids = points.prompt_ids.masked_fill(is_null, len(retain.embeds) - 1)
@@ -199,10 +205,10 @@ def bank_tensors(name: str, points: Points, **predictions: Tensor) -> dict[str, 
 
 def shuffled_rows(config: EraseConfig, generator: torch.Generator) -> dict[str, Tensor]:
     """For each term the rows of each batch that the bank serves."""
-    count = config.bank_batches * config.batch_size
+    steps = steps_in_bank(config)
     return {
-        f"{name}_rows": torch.stack(list(bank_rows(count, config.batch_size, steps_in_bank(config), generator)))
-        for name in ("erase", "retain")
+        f"{name}_rows": torch.stack(list(bank_rows(config.bank_batches * size, size, steps, generator)))
+        for name, size in batch_sizes(config).items()
     }
 
 

@@ -162,7 +162,8 @@ def _loss_of(
     latents = torch.cat([batch.latents for batch in batches])
     timesteps = torch.cat([batch.timesteps for batch in batches])
     embeds = torch.cat([batch.embeds for batch in batches])
-    predictions = predict_noise(pipeline, latents, timesteps, embeds, unet=state.student).split(len(erased.latents))
+    prediction = predict_noise(pipeline, latents, timesteps, embeds, unet=state.student)
+    predictions = prediction.tensor_split([len(erased.latents)])
     erase_loss = mean_square(predictions[0], target)
     if kept is None:
         return erase_loss, (erase_loss, torch.zeros_like(erase_loss))

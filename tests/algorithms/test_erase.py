@@ -78,6 +78,23 @@ def test_runs_from_before_there_was_a_precision_are_known_by_the_same_settings()
     assert settings["precision"] == "bfloat16" and type(CONFIG).model_validate(settings).precision == "bfloat16"
 
 
+@pytest.mark.parametrize("method", ["sdd", "esd", "abo"])
+def test_the_retain_term_has_a_batch_size_of_its_own(pipeline: StableDiffusionPipeline, method: str) -> None:
+    shapes = []
+
+    def look(state: training.TrainingState) -> None:
+        shapes.append([tuple(state.bank[f"{name}_rows"].shape) for name in ("erase", "retain")])
+
+    settings = changed(method=method, num_train_steps=2, batch_size=1, bank_batches=2, bank_passes=2)
+    assert "retain_batch_size" not in settings.model_dump(mode="json"), "known by the same settings as before"
+    with training.watching_training(look):
+        result = erase(pipeline, settings.model_copy(update={"retain_batch_size": 3}))
+        erase(pipeline, settings)
+    assert shapes == [[(4, 1), (4, 3)]] * 2 + [[(4, 1), (4, 1)]] * 2
+    assert all(0 <= loss < float("inf") for loss in (*result.erase_losses, *result.retain_losses))
+    assert result.retain_losses[1] > 0, "after a step the student is no longer the original"
+
+
 def test_the_sets_of_weights_are_what_their_names_say() -> None:
     names = ["a.attn1.to_q.weight", "a.attn2.to_q.weight", "a.attn2.to_k.weight", "conv_in.weight"]
     chosen = {which: [training.is_trainable(name, which) for name in names] for which in SETS}
