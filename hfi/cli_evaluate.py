@@ -161,7 +161,9 @@ def results(
     sld_level: Annotated[
         str, typer.Option(metavar="LEVEL", help="sld: weak, weak-diffusers, medium, strong or max.")
     ] = "medium",
-    num_train_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of methods that train.")] = 240,
+    num_train_steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of methods that train; default: the demo's.")
+    ] = None,
     num_attacked: Annotated[int, typer.Option(min=0, help="Concept prompts attacked; 0 = nobody attacks.")] = 0,
     attack: Annotated[
         str, typer.Option(metavar="NAME", help="all, reinversion, prefix, synonyms or latents.")
@@ -172,7 +174,7 @@ def results(
 ) -> None:
     """Erase with every method, measure and attack each, and write one table and what it says.
 
-    Anchor, retain weight, trained weights and learning rate are those of `hfi demo`. Started again, it goes on where it
+    Whatever the methods share is as in `hfi demo`. Started again, it goes on where it
     was; the document is written anew after every run.
     """
     from hfi.cli_options import build_config
@@ -183,7 +185,7 @@ def results(
     from hfi.recipes import demo_recipe
 
     settings = demo_recipe().erase.model_dump(exclude_unset=True)
-    settings |= {"num_train_steps": num_train_steps}
+    settings |= {"num_train_steps": num_train_steps} if num_train_steps else {}
     evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
     shared = evaluate.model_dump(include={"suite", "sampler", "num_inference_steps", "guidance_scale", "first_seed"})
     attacked = build_config(AttackConfig, shared | {"attack": attack, "num_images": num_attacked or 1})
