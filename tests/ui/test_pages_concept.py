@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def add_score(store: Store, auroc: float | None = 0.9, low: float = 0.8) -> Run:
+def add_score(store: Store, auroc: float | None = 0.9, low: float = 0.8, **more: Any) -> Run:
     """A score model that gives the pictures rising scores."""
     run = store.start_run("score", {"project": "weapons", "config": {}}, create_snapshot(store, "weapons").hash)
     pictures = [picture.sha256 for picture in store.list_pictures("weapons").pictures]
@@ -36,7 +36,7 @@ def add_score(store: Store, auroc: float | None = 0.9, low: float = 0.8) -> Run:
         held_out = {"scores": [0.1, 0.9, 0.8, 0.2], "is_flagged": [False, True, True, False]}
         (folder / "held_out.json").write_text(json.dumps(held_out))
     figures = {"auroc": auroc, "low": low, "high": 0.95, "n": 4, "images": 12, "flagged": 6, "brier": 0.1}
-    return store.finish_run(run.id, "done", figures, 3.0)
+    return store.finish_run(run.id, "done", figures | more, 3.0)
 
 
 def add_tokens(store: Store, score: Run, concept_score: float, placeholder: str = "<weapon>") -> Run:
@@ -71,6 +71,9 @@ def test_a_score_model_is_shown_with_its_interval_and_its_nearest_pictures(store
     assert "0.900" in html and "from 0.800 to 0.950" in html and "no better than chance" not in html
     assert html.count("<svg") == 2 and html.count("/thumb/") == 12
     assert html.index(">0.92<") < html.index(">0.83<")  # nearest first
+    assert "really saw" not in html
+    add_score(store, without_errors={"estimate": 0.97, "low": 0.91, "high": 0.99, "n": 4, "confidence": 0.95})
+    assert "what the simulated annotators really saw 0.970, 0.910 to 0.990" in concept_html(visit(store), "weapons")
     add_score(store, low=0.4)
     assert "no better than chance" in concept_html(visit(store), "weapons")
     add_score(store, auroc=None)
