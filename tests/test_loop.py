@@ -265,6 +265,24 @@ def test_what_simulated_people_saw_measures_the_score_model_without_their_errors
         assert "against what the simulated annotators really saw" in scored.summary
 
 
+def test_simulated_people_of_other_settings_are_other_people(tmp_path):
+    """As where `hfi curve` measures several shares of wrong answers, or the demo of another concept follows."""
+    with Store.open(tmp_path) as store:
+        picture = store.add_image(Image.fromarray(render(random_scene(WORLDS["cpu"], np.random.default_rng(0))))).sha256
+        for project, config in {
+            "a": SimulateConfig(),
+            "b": SimulateConfig(error_rate=0.3),
+            "c": SimulateConfig(concept="macabre", error_rate=0.3),
+            "d": SimulateConfig(),
+        }.items():
+            ensure_project(store, project, kind="flag")
+            store.add_items(project, [ItemInput((picture,), "a prompt")])
+            assert stages.run_simulate(store, config, project, QUIET).figures["judgments"] == 3
+        people = {project: {one.annotator for one in store.list_judgments(project)} for project in "abcd"}
+        assert people["a"] == people["d"] == {"simulated-1", "simulated-2", "simulated-3"}
+        assert not people["a"] & people["b"] and not people["b"] & people["c"]
+
+
 def test_a_style_is_learned_from_rankings(tmp_path):
     """Pictures that really have the style stand first; the score model learns the order from comparisons alone."""
     rng = np.random.default_rng(0)

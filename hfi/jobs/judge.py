@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from hfi.config import SimulateConfig
+from hfi.errors import ConflictError
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
 from hfi.progress import QUIET, Progress
 from storage import Store
-from storage.records import Assignment, JudgmentInput
+from storage.records import Assignment, JudgmentInput, config_hash
 
 # Simulated people have no clock; their answers carry this time so that the same simulation gives the same snapshot.
 SIMULATED_TIME_US = 1_767_225_600_000_000
@@ -47,8 +48,7 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
         eye = _Eye(store, config)
         for index in range(config.num_annotators):
             details = {"error_rate": config.error_rate, "concept": config.concept, "eye": "hfi/mini eye"}
-            name = f"simulated-{index + 1}"
-            store.add_annotator(name, is_simulated=True, details=details)
+            name = _add_person(store, f"simulated-{index + 1}", details)
             while leases := store.claim(project, name, CLAIM_SIZE):
                 seen = eye.look({sha256 for lease in leases for sha256 in lease.images})
                 store.submit_judgments(_answers(leases, name, seen, config, index))
@@ -61,6 +61,14 @@ def run_simulate(store: Store, config: SimulateConfig, project: str, progress: P
         work.metrics.update(judgments=judgments, items=num_items, annotators=config.num_annotators)
         progress.finish(f"{judgments} judgments")
     return StageResult(_summary(work.metrics), work.run, dict(work.metrics))
+
+
+def _add_person(store: Store, name: str, details: Mapping[str, Any]) -> str:
+    """Add a simulated person and return the name; one who errs otherwise, or minds something else, is somebody else."""
+    try:
+        return store.add_annotator(name, is_simulated=True, details=details).name
+    except ConflictError:
+        return store.add_annotator(f"{name}-{config_hash(details)[:8]}", is_simulated=True, details=details).name
 
 
 def _summary(metrics: dict[str, int]) -> str:
