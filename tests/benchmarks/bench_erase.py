@@ -10,7 +10,7 @@ erase       ours until it is done; the reference until the independent judge fin
 inversion   ours until it is done; the reference until its token's loss on one fixed batch of held-out noise is as low.
 
 Ours is the demo's eraser (`hfi.recipes.demo_recipe`) by the flagged pictures' prompts, as many pictures as the demo's:
-all weights, anchor `rest`, and a retain set without prompts that say the concept's words. It makes a quarter of the
+all weights, anchor `rest`, and a retain set without prompts that say the concept's words. It makes about a third of the
 demo's steps (`--erase-steps 60`), so that the removal to be reached is one that the reference may reach within an hour.
 The reference trains cross-attention with the group's words, batch 1, as published; at its published rate of 1e-5 it may
 not get there at all, so give it a fair chance with ``--reference-learning-rate 1e-4`` too.
@@ -53,7 +53,7 @@ class Size:
     sampler: str = "dpm-solver++"
     sampler_steps: int = 8  # as the demo's
     erase_steps: int = 60
-    erase_batch: int = 12
+    erase_batch: int = 6  # and three times as many to retain, as the demo
     invert_steps: int = 80
     num_looks: int = 16  # at the reference, evenly spread over the seconds it may take
     max_ratio: float = 40.0
@@ -170,7 +170,12 @@ def run_erase_ours(task: Task) -> dict[str, Any]:
     size, pipeline = task.size, load_pipeline("mini", "cpu")
     (flagged, prompts), (others, kept) = (load_material(task.folder, name) for name in ("flagged", "others"))
     config = demo_recipe().erase.model_copy(
-        update={"num_train_steps": size.erase_steps, "batch_size": size.erase_batch, "seed": task.seed}
+        update={
+            "num_train_steps": size.erase_steps,
+            "batch_size": size.erase_batch,
+            "retain_batch_size": 3 * size.erase_batch,
+            "seed": task.seed,
+        }
     )
     started = time.monotonic()
     words = concept_words(prompts, kept)
