@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,12 @@ def mean_over_runs(runs: Sequence[Interval]) -> Interval:
     up = math.sqrt(sum((run.high - run.estimate) ** 2 for run in runs) / len(runs))
     low, high = _square_and_add(mean, down, up, values, runs[0].confidence)
     return Interval(mean, low, high, sum(run.n for run in runs), runs[0].confidence)
+
+
+def share_over_runs(runs: Sequence[Interval]) -> Interval:
+    """`mean_over_runs` of shares: nothing lies below 0 or above 1."""
+    mean = mean_over_runs(runs)
+    return replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
 
 
 def hits_over_runs(runs: Sequence[Mapping[str, Sequence[Mapping[str, Any]]]], measure: str) -> NDArray[np.bool_]:

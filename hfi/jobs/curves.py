@@ -23,7 +23,7 @@ from hfi.errors import ConfigError, NotFoundError
 from hfi.evaluate.line_plot import Curve, Point, plot_curve
 from hfi.evaluate.metrics import Interval, auroc_interval, wilson_interval
 from hfi.evaluate.protocol import EvaluationResult, read_result
-from hfi.evaluate.repeats import hits_over_runs, mean_over_runs, rate_over_runs
+from hfi.evaluate.repeats import hits_over_runs, mean_over_runs, rate_over_runs, share_over_runs
 from hfi.files import write_text_atomically
 from hfi.jobs.erase import run_erase
 from hfi.jobs.evaluate import EVALUATION_ARTIFACT, run_evaluate
@@ -225,8 +225,8 @@ def _test_pictures(store: Store, project: str) -> tuple[list[str], np.ndarray]:
 
 
 def _means(xs: Sequence[float], runs: Sequence[Sequence[Interval]]) -> tuple[Point, ...]:
-    """Mean over runs at each place."""
-    means = [mean_over_runs(column) for column in zip(*runs, strict=True)]
+    """Mean over runs of a share at each place."""
+    means = [share_over_runs(column) for column in zip(*runs, strict=True)]
     return tuple(
         Point(float(x), mean.estimate, mean.low, mean.high, len(runs)) for x, mean in zip(xs, means, strict=True)
     )
@@ -336,7 +336,7 @@ def _rate(results: Sequence[EvaluationResult], measure: str) -> Interval:
     if hits.size:
         return rate_over_runs(hits)
     rates = [result.figures[measure]["after"] for result in results]  # runs that could not read the same pictures
-    return mean_over_runs([wilson_interval(round(rate["rate"] * rate["n"]), rate["n"]) for rate in rates])
+    return share_over_runs([wilson_interval(round(rate["rate"] * rate["n"]), rate["n"]) for rate in rates])
 
 
 # ---------------------------------------- the document

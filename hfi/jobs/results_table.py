@@ -16,7 +16,7 @@ from hfi.errors import ConfigError
 from hfi.evaluate.compare import Comparison, Cost, PictureRow, compare_results, to_markdown, write_comparison
 from hfi.evaluate.metrics import Interval
 from hfi.evaluate.protocol import EvaluationResult, read_result
-from hfi.evaluate.repeats import mean_over_runs
+from hfi.evaluate.repeats import share_over_runs
 from hfi.evaluate.sentences import five_sentences
 from hfi.files import write_text_atomically
 from hfi.jobs.attack import run_attack
@@ -239,9 +239,8 @@ def attacks_over_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         figures = dict(runs[0][key])
         for side in [side for side in ("before_attack", "after_attack", "control") if side in figures]:
             rates = [run[key][side] for run in runs]
-            mean = mean_over_runs([Interval(r["rate"], r["low"], r["high"], r["n"]) for r in rates])
-            low, high = max(0.0, mean.low), min(1.0, mean.high)
-            figures[side] = {"rate": mean.estimate, "low": low, "high": high, "n": mean.n}
+            mean = share_over_runs([Interval(r["rate"], r["low"], r["high"], r["n"]) for r in rates])
+            figures[side] = {"rate": mean.estimate, "low": mean.low, "high": mean.high, "n": mean.n}
         found[key] = figures
     return found
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from hfi.errors import InvalidInputError
 from hfi.evaluate.metrics import Interval, wilson_interval
-from hfi.evaluate.repeats import hits_over_runs, mean_over_runs, rate_over_runs, student_quantile
+from hfi.evaluate.repeats import hits_over_runs, mean_over_runs, rate_over_runs, share_over_runs, student_quantile
 
 
 @pytest.mark.parametrize(("confidence", "degrees"), [(0.95, 1), (0.95, 2), (0.95, 4), (0.9, 9)])
@@ -76,3 +76,10 @@ def test_hits_over_runs_takes_the_pictures_that_every_run_answers() -> None:
     assert hits_over_runs(runs, "others_accuracy").size == 0
     assert hits_over_runs([{}], "removal").size == 0
     assert hits_over_runs([runs[0], {"before": side(True), "after": side(True)}], "removal").size == 0
+
+
+def test_a_share_over_runs_stays_between_0_and_1() -> None:
+    runs = [Interval(0.5, 0.4, 0.6, 50), Interval(0.98, 0.9, 0.99, 50)]
+    mean, share = mean_over_runs(runs), share_over_runs(runs)
+    assert mean.low < 0 and mean.high > 1
+    assert (share.low, share.high, share.estimate, share.n) == (0.0, 1.0, mean.estimate, mean.n)
