@@ -225,12 +225,15 @@ def mini_train(
     recipe: Annotated[Literal["cpu", "gpu"], typer.Option(help="44 objects on 2 cores, or 84 on a GPU.")] = "cpu",
     out: OutOption = Path("build/mini"),
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU if there is one.")] = "auto",
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Arithmetic; default: the recipe's.")
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train the embedded model from its sprites: hours on 2 cores; interrupted, it goes on."""
     from hfi.mini import train
 
-    folder = train.train(recipe, out, build_progress(quiet), device)
+    folder = train.train(recipe, out, build_progress(quiet), device, precision)
     _conclude(f"The model is in {folder}.", f"hfi mini sheet --model {folder}")
 
 

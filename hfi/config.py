@@ -79,7 +79,7 @@ def _is_float32(precision: str) -> bool:
 
 
 def _is_zero(number: int) -> bool:
-    """Left out for the same reason."""
+    """Left out of what a run is known by, for the same reason as `_is_float32`."""
     return number == 0
 
 

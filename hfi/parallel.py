@@ -55,8 +55,8 @@ def own_part(batch: Tensor, dim: int = 0) -> Tensor:
     parts, size = num_parts(), batch.shape[dim]
     if size % parts:
         raise InvalidInputError(
-            f"A batch of {size} cannot be shared evenly by {parts} processes: choose --batch-size as a multiple of "
-            f"{parts}, or fewer processes."
+            f"A batch of {size} cannot be shared evenly by {parts} processes: choose --batch-size (or "
+            f"--retain-batch-size) as a multiple of {parts}, or fewer processes."
         )
     if parts == 1:
         return batch

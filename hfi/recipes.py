@@ -40,7 +40,7 @@ class LoopRecipe:
 def demo_recipe(concept: str = "weapon") -> LoopRecipe:
     """The demo: eight weapons, three simulated annotators with 10 % wrong answers, the embedded model.
 
-    Cost: 8 minutes on two cores, 1.3 GiB (11 minutes with the set-up). Results are in docs/LOG.md.
+    Cost: 4 to 8 minutes on two cores, 1.3 GiB (2 to 3 more with the set-up). Results are in docs/LOG.md.
 
     Args:
         concept: another group of the embedded world, or one of its styles; tuned for `weapon` alone.

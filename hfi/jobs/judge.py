@@ -106,11 +106,12 @@ class _Eye:
 
 def what_simulated_people_saw(store: Store, project: str) -> dict[str, bool]:
     """Picture hash -> whether the simulated annotators of a project would say that it shows the concept, if they never
-    erred; empty for a project that people judged."""
+    erred; empty where none judged."""
     seen: dict[str, bool] = {}
-    for run in store.list_runs(kind="simulate", status="done"):
+    runs = store.list_runs(kind="simulate", status="done")
+    for run in [run for run in runs if run.config.get("project") == project]:
         path = store.artifact_dir(run.id) / SEEN_ARTIFACT / SEEN_NAME
-        if run.config.get("project") == project and path.is_file():  # older stores have none
+        if path.is_file():  # older stores have none
             seen |= json.loads(path.read_text(encoding="utf-8"))
     return seen
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from hfi.config import Precision
+
 
 @dataclass(frozen=True)
 class MiniRecipe:
@@ -41,7 +43,7 @@ class MiniRecipe:
     kl_weight: float = 2e-4
     seed: int = 0
     checkpoint_every_n_steps: int = 200
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     device: str = "cpu"
 
 

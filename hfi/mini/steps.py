@@ -105,6 +105,12 @@ class Average:
         names, parameters = zip(*model.named_parameters(), strict=True)
         torch._foreach_lerp_([self.shadow[n] for n in names], list(parameters), weight)
 
+    @torch.no_grad()
+    def copy_to_(self, model: nn.Module) -> None:
+        """Give a model of the same parameters the average's."""
+        for name, parameter in model.named_parameters():
+            parameter.copy_(self.shadow[name])
+
     def state_dict(self) -> dict[str, Tensor]:
         return self.shadow
 

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from hfi.config import Precision
 from hfi.mini import networks
 from hfi.mini.recipe import RECIPES, MiniRecipe
 from hfi.mini.steps import Average, Checkpoint, OnStep, autocast, step_rng, training_steps
@@ -106,6 +107,7 @@ def train_clip_image(recipe: MiniRecipe, build: Path, on_step: OnStep | None = N
     model = networks.build_clip(tokenizer, recipe.clip_image_patch_px)
     for name in ("text_model", "text_projection"):
         getattr(model, name).load_state_dict(getattr(first, name).state_dict())
+    model.logit_scale.data.copy_(first.logit_scale)
     model.to(recipe.device).text_model.requires_grad_(False)
     names_objects = nn.Linear(model.config.projection_dim, len(world.objects)).to(recipe.device)
     trainable = [p for p in (*model.parameters(), *names_objects.parameters()) if p.requires_grad]
@@ -372,13 +374,17 @@ def encode_captions(
 
 def save_average(unet: nn.Module, average: Average, folder: Path) -> None:
     """Write the averaged UNet as a diffusers folder."""
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            parameter.copy_(average.shadow[name])
+    average.copy_to_(unet)
     unet.save_pretrained(folder)  # type: ignore[operator]
 
 
-def train(recipe_name: str, out: Path, progress: Progress | None = None, device: str = "auto") -> Path:
+def train(
+    recipe_name: str,
+    out: Path,
+    progress: Progress | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+) -> Path:
     """Run every stage of a recipe that is not done yet and assemble the model folder.
 
     Args:
@@ -387,13 +393,15 @@ def train(recipe_name: str, out: Path, progress: Progress | None = None, device:
             there.
         progress: told about every stage.
         device: `auto`, `cpu` or `cuda`.
+        precision: arithmetic of the networks; None = the recipe's. Weights stay in float32.
 
     Returns:
         The model's folder, which `--model` takes.
     """
     from hfi.mini.assemble import assemble
 
-    recipe = replace(RECIPES[recipe_name](), device=resolve_device(device).type)
+    recipe = RECIPES[recipe_name]()
+    recipe = replace(recipe, device=resolve_device(device).type, precision=precision or recipe.precision)
     build = out / recipe_name
     build.mkdir(parents=True, exist_ok=True)
     listener = progress or NullProgress()

@@ -49,18 +49,18 @@ def train_decoder(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None
     ):
         rng = step_rng(recipe.seed, 7, step)
         chosen = rng.integers(len(scenes), size=recipe.decoder_batch)
-        pixels = to_pixels(np.stack([render(scenes[row]) for row in chosen]))
+        pixels = to_pixels(np.stack([render(scenes[row]) for row in chosen])).to(recipe.device)
         noise = torch.from_numpy(rng.standard_normal((len(chosen), *latents.shape[1:]), dtype=np.float32))
         spread = torch.from_numpy(rng.random((len(chosen), 1, 1, 1), dtype=np.float32)) * recipe.decoder_noise
-        clean = latents[torch.from_numpy(chosen)].float()
+        noise, spread = noise.to(recipe.device), spread.to(recipe.device)
+        clean = latents[torch.from_numpy(chosen)].to(recipe.device).float()
         is_plain = step < recipe.decoder_plain_steps
         given = clean + spread * noise
         if not is_plain:
             half = len(chosen) // 2
             captions = [caption(scenes[row], rng) for row in chosen[:half]]
             given[:half] = estimate(clean[:half], noise[:half], captions, rng)
-        given = (given / model.config.scaling_factor).to(recipe.device, memory_format=torch.channels_last)
-        pixels = pixels.to(recipe.device)
+        given = (given / model.config.scaling_factor).contiguous(memory_format=torch.channels_last)
         with autocast(recipe):
             decoded = model.decode(given).sample.float()
         loss = reconstruction_loss(decoded, pixels)
@@ -68,9 +68,7 @@ def train_decoder(recipe: MiniRecipe, build: Path, on_step: OnStep | None = None
             loss = loss + recipe.decoder_eye_weight * feature_loss(eye, decoded, pixels)
         update(loss, part)
         average.update_(part, step)
-    with torch.no_grad():
-        for name, parameter in part.named_parameters():
-            parameter.copy_(average.shadow[name])
+    average.copy_to_(part)
     model.save_pretrained(build / "decoder")
 
 
@@ -84,23 +82,21 @@ class Estimator:
         from diffusers import UNet2DConditionModel
         from transformers import CLIPModel, CLIPTokenizer
 
-        self.device = device
         self.tokenizer = CLIPTokenizer.from_pretrained(build / "tokenizer")
         self.text_model = CLIPModel.from_pretrained(build / "clip").text_model.eval().requires_grad_(False).to(device)
         unet = UNet2DConditionModel.from_pretrained(build / "unet")
         self.unet = unet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         self.scheduler = networks.build_scheduler()
+        self.alphas_cumprod = self.scheduler.alphas_cumprod.to(device)
 
     @torch.no_grad()
     def __call__(self, clean: Tensor, noise: Tensor, captions: list[str], rng: np.random.Generator) -> Tensor:
-        """Latents [n, 4, 16, 16] noised to a random early timestep, and the noise that the UNet predicts taken out;
-        given and returned on the CPU."""
-        timesteps = torch.from_numpy(rng.integers(self.max_timestep, size=len(clean)))
-        noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        given = noisy.to(self.device, memory_format=torch.channels_last)
+        """Latents [n, 4, 16, 16] noised to a random early timestep, and the noise that the UNet predicts taken out."""
+        timesteps = torch.from_numpy(rng.integers(self.max_timestep, size=len(clean))).to(clean.device)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps).contiguous(memory_format=torch.channels_last)
         prompt_embeds = encode_captions(self.tokenizer, self.text_model, captions)
-        noise_pred = self.unet(given, timesteps.to(self.device), prompt_embeds).sample.cpu()
-        return clean_latents(noise_pred, noisy, self.scheduler.alphas_cumprod[timesteps])
+        noise_pred = self.unet(noisy, timesteps, prompt_embeds).sample
+        return clean_latents(noise_pred, noisy, self.alphas_cumprod[timesteps])
 
 
 def feature_loss(trunk: nn.Sequential, decoded: Tensor, pixels: Tensor) -> Tensor:

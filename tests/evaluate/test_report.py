@@ -207,6 +207,8 @@ def test_formats(share: float, percent: str, out_of_100: str | None) -> None:
     [
         (178, 187, "Nothing was shown to be removed"),
         (11, 184, "No damage to other pictures was found; a loss of more than 6.8 in 100"),
+        (11, 184, "6.8 in 100 is unlikely; 1.5 in 100 fewer are right here, which may be chance."),
+        (11, 189, "is unlikely."),
         (11, 120, "other pictures suffered"),
     ],
 )

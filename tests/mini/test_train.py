@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
+from hfi.errors import DeviceError
 from hfi.mini import networks, train_decoder
 from hfi.mini import train as training
 from hfi.mini.assemble import assemble
@@ -100,8 +101,7 @@ def test_everything_a_stage_computes_with_is_on_the_device_of_the_recipe(build, 
     folder = tmp_path / "build"
     shutil.copytree(build, folder)
     (folder / f"{stage}.pt").unlink()
-    # estimates of the UNet come back to the CPU, which `meta` cannot give
-    recipe = dataclasses.replace(TOY, device="meta", decoder_plain_steps=TOY.decoder_steps)
+    recipe = dataclasses.replace(TOY, device="meta")
     for module in (training, train_decoder):
         monkeypatch.setattr(module, "autocast", lambda recipe: nullcontext())
 
@@ -127,6 +127,19 @@ def test_a_recipe_in_bfloat16_trains_networks_that_keep_single_precision(build, 
         assert any(not torch.equal(first[name], second[name]) for name in first), "computed in less precision"
 
 
+def test_device_and_precision_reach_every_stage(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "run_stage", lambda stage, recipe, build, on_step: seen.append((stage, recipe)))
+    monkeypatch.setattr("hfi.mini.assemble.assemble", lambda build, folder: 0)
+    assert training.train("gpu", tmp_path, device="cpu") == tmp_path / "gpu" / "model"
+    training.train("cpu", tmp_path, device="cpu", precision="bfloat16")
+    assert [stage for stage, _ in seen] == [*training.STAGES] * 2
+    assert {(recipe.device, recipe.precision) for _, recipe in seen} == {("cpu", "bfloat16")}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="no GPU"):
+        training.train("cpu", tmp_path, device="cuda")
+
+
 def test_contrast_loss_by_hand():
     embeds = torch.eye(2)
     # logits 2 on the diagonal, 0 beside: log(1 + e^-2)
@@ -141,6 +154,7 @@ def test_the_image_tower_is_made_anew_beside_the_text_tower_that_the_unet_listen
     assert second.config.vision_config.patch_size == TOY.clip_image_patch_px != first.config.vision_config.patch_size
     assert second.config.text_config.to_dict() == first.config.text_config.to_dict()
     old, new = first.text_model.state_dict(), second.text_model.state_dict()
+    assert first.logit_scale.item() == pytest.approx(second.logit_scale.item(), abs=0.01), "goes on from the first's"
     assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
 
 
