@@ -81,9 +81,9 @@ def _is_in_transaction(connection: sqlite3.Connection) -> bool:
 class StoreBase:
     """A store folder, its clock, and a connection for each thread that asks for one."""
 
-    def __init__(self, path: Path, *, clock: Clock = time.time, is_wal: bool = True) -> None:
-        self.path = path
-        self.scratch = path / "tmp"  # for unfinished files; a job has its own, which its worker clears
+    def __init__(self, path: str | Path, *, clock: Clock = time.time, is_wal: bool = True) -> None:
+        self.path = Path(path)
+        self.scratch = self.path / "tmp"  # for unfinished files; a job has its own, which its worker clears
         self.clock = clock
         self._is_wal = is_wal
         self._local = threading.local()

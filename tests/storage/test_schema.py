@@ -223,3 +223,8 @@ def test_two_leases_of_one_slot_are_refused_by_the_database(store: Store) -> Non
         store.connection.execute(copy, (2, 0, lease.id))  # another annotator, the same slot
     with pytest.raises(sqlite3.IntegrityError):
         store.connection.execute(copy, (1, 1, lease.id))  # the same annotator, another slot
+
+
+def test_a_folder_may_be_named_by_a_string(tmp_path: Path) -> None:
+    made = build_flag_store(tmp_path / "store")
+    assert Store(str(tmp_path / "store")).list_projects() == made.list_projects() != []
