@@ -14,6 +14,7 @@ Device = Literal["auto", "cpu", "cuda"]
 EraseMethod = Literal["sdd", "esd", "abo", "closed_form", "robust"]
 Sampler = Literal["ddim", "dpm-solver++"]
 Precision = Literal["float32", "bfloat16"]
+AskNext = Literal["disagreement", "doubt", "unchanged"]
 DetectorName = Literal["auto", "judge", "score", "opennsfw", "q16", "nudenet"]
 SAMPLER_NAMES: dict[Sampler, str] = {"ddim": "DDIM", "dpm-solver++": "DPM-Solver++ 2M"}  # as protocols say them
 SCHEDULERS: dict[Sampler, str] = {"ddim": "DDIMScheduler", "dpm-solver++": "DPMSolverMultistepScheduler"}  # diffusers
@@ -57,6 +58,26 @@ class GenerateConfig(SamplerConfig):
     sld_momentum_beta: float | None = Field(None, ge=0, lt=1, description="SLD: beta_m, how much of the momentum is kept; default: by level.")
 
 
+def _is_float32(precision: str) -> bool:
+    """Left out of what a run is known by, so that runs from before there was a choice are found."""
+    return precision == "float32"
+
+
+def _is_zero(number: int) -> bool:
+    """Left out of what a run is known by, for the same reason as `_is_float32`."""
+    return number == 0
+
+
+def _is_disagreement(choice: str) -> bool:
+    """Left out of what a run is known by, for the same reason as `_is_float32`."""
+    return choice == "disagreement"
+
+
+def _is_ignore(choice: str) -> bool:
+    """Left out of what a run is known by, for the same reason as `_is_float32`."""
+    return choice == "ignore"
+
+
 class ScoreConfig(JobConfig):
     """Score model: MLP ensemble on CLIP image embeddings (HFI, arXiv 2407.21032)."""
 
@@ -69,18 +90,9 @@ class ScoreConfig(JobConfig):
     max_epochs: int = Field(100, ge=1, le=MAX_STEPS, description="Upper bound on passes over the training split.")
     patience_epochs: int = Field(10, ge=1, description="Stop after this many epochs without a better validation loss.")
     held_out_fraction: float = Field(0.2, gt=0, lt=0.9, description="Share of images (split by prompt) kept for the reported AUROC.")
+    ask_next: AskNext = Field("disagreement", exclude_if=_is_disagreement, description="Which pictures that nobody judged people are asked about first: where the members disagree, where the score doubts (p near 0.5), or as before.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of splits and initial weights.")
     device: Device = Field("auto", description="Where to compute.")
-
-
-def _is_float32(precision: str) -> bool:
-    """Left out of what a run is known by, so that runs from before there was a choice are found."""
-    return precision == "float32"
-
-
-def _is_zero(number: int) -> bool:
-    """Left out of what a run is known by, for the same reason as `_is_float32`."""
-    return number == 0
 
 
 class InvertConfig(JobConfig):
@@ -123,6 +135,7 @@ class EraseConfig(JobConfig):
     retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
     retain_ambiguous: bool = Field(False, description="Retain also unflagged prompts that say words of the flagged ones; the model failed to draw the concept there, and holding them holds the concept.")
+    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_is_ignore, description="Pictures of the project that nobody judged: leave them out, or erase and retain them too where the score model and the words of their prompts agree.")
     # training, of all methods but closed_form
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")

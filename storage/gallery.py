@@ -34,7 +34,8 @@ class GalleryFilter:
         state: of the picture's item: open, done, adjudicate, hidden or "not queued".
         agreement: agreed (two answers at least, all on one side), disputed, or "not judged".
         score_low, score_high: concept score, both included, 0 to 1; only scored pictures have one.
-        order: newest, oldest, highest score or lowest score.
+        order: newest, oldest, highest score, lowest score, or most disputed by the model, whose members disagree most
+            about it.
     """
 
     prompt: str = ""

@@ -45,6 +45,7 @@ ORDERS = {
     "oldest": ("FROM image x", "x.rowid"),
     "highest score": (_SCORED, "s.score DESC, x.rowid"),
     "lowest score": (_SCORED, "s.score, x.rowid"),
+    "most disputed by the model": (_SCORED, "s.spread DESC, x.rowid"),
 }
 
 

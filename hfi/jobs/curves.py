@@ -30,7 +30,6 @@ from hfi.jobs.evaluate import EVALUATION_ARTIFACT, run_evaluate
 from hfi.jobs.generate import FEEDBACK_ROLE, ensure_project
 from hfi.jobs.judge import run_simulate
 from hfi.jobs.noting import Noting
-from hfi.jobs.pictures import load_images
 from hfi.jobs.score import load_scored_snapshot, require_score_run, run_score
 from hfi.mini.concepts import concept_of_suite
 from hfi.progress import Progress
@@ -130,15 +129,13 @@ def run_curves(
 
 def order_curve(store: Store, project: str, seeds: Sequence[int], counts: Sequence[int], progress: Progress) -> Curve:
     """AUROC by number of judged pictures, for each order."""
-    from hfi.clip import embed_images, load_clip
+    from hfi.jobs.embeddings import embed_stored
 
     config, images, labels, groups = _judged_pictures(store, project)
     test_images, truth = _test_pictures(store, project)
-    progress.start("curve: embed", 2)
-    clip = load_clip(config.clip, config.device)
-    pool = embed_images(clip, load_images(store, images))
-    progress.advance()
-    test = embed_images(clip, [store.load_image(sha256) for sha256 in test_images])
+    progress.start("curve: embed", len(images) + len(test_images))
+    pool = embed_stored(store, config.clip, [image.sha256 for image in images], config.device, progress)
+    test = embed_stored(store, config.clip, test_images, config.device, progress)
     wanted = sorted({min(count, len(pool)) for count in counts})
     progress.start("curve: train", len(ORDERS) * len(seeds))
     found: dict[str, list[list[Interval]]] = {order: [] for order in ORDERS}

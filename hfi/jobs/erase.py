@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfi.config import EraseConfig, SamplerConfig
-from hfi.errors import WeakTokenError
+from hfi.errors import NotFoundError, WeakTokenError
 from hfi.jobs import sharing
 from hfi.jobs.erase_samples import (
     SAMPLE_STEPS,
@@ -24,11 +24,12 @@ from hfi.jobs.erase_samples import (
 from hfi.jobs.invert import MIN_WEIGHT, TOKENS_ARTIFACT, load_tokens, score_run_of, top_flagged
 from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
-from hfi.jobs.score import load_scored_snapshot
+from hfi.jobs.score import LIKELY, UnjudgedPicture, digest_of, load_scored_snapshot, unjudged_pictures
 from hfi.model_folder import model_sha256
 from hfi.progress import QUIET, Progress
 from storage import Store
 from storage.records import Run, Snapshot, SnapshotImage, config_hash
+from storage.snapshot import load_snapshot
 
 if TYPE_CHECKING:
     from hfi.erase import Concept
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 MODEL_ARTIFACT = "model"
 LOSSES_NAME = "losses.json"
 MIN_TOKEN_SCORE = 0.3
-MAX_RETAINED = 512
+MAX_RETAINED = 2048  # pictures; their latents are all in memory
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def run_erase(
         WeakTokenError: no token reproduces the concept, and nothing else is a target.
     """
     inputs = _find_inputs(store, config, project, snapshot_hash)
-    settings = _settings(config, project, inputs)
+    settings = _settings(store, config, project, inputs)
     done = find_finished(store, "erase", settings)
     if done is not None:
         if samples is not None:
@@ -97,13 +98,20 @@ def find_erased(store: Store, config: EraseConfig, project: str) -> Run | None:
     Raises:
         NotFoundError, WeakTokenError: as `run_erase`.
     """
-    return find_finished(store, "erase", _settings(config, project, _find_inputs(store, config, project, "")))
+    return find_finished(store, "erase", _settings(store, config, project, _find_inputs(store, config, project, "")))
 
 
-def _settings(config: EraseConfig, project: str, inputs: _Inputs) -> dict[str, Any]:
+def _settings(store: Store, config: EraseConfig, project: str, inputs: _Inputs) -> dict[str, Any]:
     token_run = inputs.token_run.id if inputs.token_run else ""
     weights = model_sha256(inputs.folder)
-    return run_settings(config, project, score_run=inputs.score_run.id, token_run=token_run, model_sha256=weights)
+    also = {}
+    if config.unjudged != "ignore":  # what is hidden since then is in no erasure
+        snapshot = load_snapshot(store, inputs.score_run.snapshot_hash)
+        likely, unlikely = _unjudged(store, config, snapshot, inputs)
+        also["unjudged"] = digest_of([*likely, *unlikely])
+    return run_settings(
+        config, project, score_run=inputs.score_run.id, token_run=token_run, model_sha256=weights, **also
+    )
 
 
 def estimate_erase(store: Store, config: EraseConfig, project: str) -> str:
@@ -155,12 +163,16 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     from hfi.erase import Concept, split_texts, target_pairs
 
     snapshot, _, scores = load_scored_snapshot(store, inputs.score_run)
-    flagged = top_flagged(snapshot.images, scores, len(snapshot.images))
-    clusters = _token_of_each(store, inputs.token_run, inputs.tokens, flagged) if inputs.token_run else []
+    judged = top_flagged(snapshot.images, scores, len(snapshot.images))
+    clusters = _token_of_each(store, inputs.token_run, inputs.tokens, judged) if inputs.token_run else []
+    likely, unlikely = _unjudged(store, config, snapshot, inputs)
+    flagged: list[SnapshotImage | UnjudgedPicture] = [*judged, *likely]  # a token stands for judged pictures alone
     known = [image.prompt or None for image in flagged]
     rows, prompts = target_pairs(config.targets, known, inputs.tokens, clusters, split_texts(config.text))
     pictures = load_images(store, flagged) if config.method != "closed_form" else []
-    retained = _retained(snapshot, config) if not config.retain_text else []
+    retained: list[SnapshotImage | UnjudgedPicture] = []
+    if not config.retain_text:
+        retained = [*_retained(snapshot, config), *unlikely][:MAX_RETAINED]
     concept = Concept(
         prompts,
         images=[pictures[row] for row in rows] if pictures else None,
@@ -169,8 +181,43 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
         retain_prompts=split_texts(config.retain_text) or [image.prompt for image in retained],
         retain_images=(load_images(store, retained) or None) if pictures else None,
     )
-    counts = {"tokens": len(inputs.tokens), "weak_tokens": inputs.num_weak, "flagged": len(flagged)}
+    counts = {"tokens": len(inputs.tokens), "weak_tokens": inputs.num_weak, "flagged": len(judged)}
+    if config.unjudged != "ignore":
+        counts |= {"unjudged_erased": len(likely), "unjudged_retained": len(unlikely)}
     return concept, counts | {"retained": len(concept.retain_prompts)}
+
+
+def _unjudged(
+    store: Store, config: EraseConfig, snapshot: Snapshot, inputs: _Inputs
+) -> tuple[list[UnjudgedPicture], list[UnjudgedPicture]]:
+    """Pictures that nobody judged, to erase and to retain: those of which score and prompt say the same.
+
+    What people flagged has words that other prompts do not have (`concept_words`); where it has none, as in a style
+    that is never named, the score decides alone. Pictures that came after the score model are left out.
+
+    Raises:
+        NotFoundError: there is none that the score model has scored.
+    """
+    from hfi.erase.anchors import concept_words, says_any
+
+    if config.unjudged == "ignore":
+        return [], []
+    project = inputs.score_run.config["project"]
+    _, _, scores = load_scored_snapshot(store, inputs.score_run)
+    pictures = [picture for picture in unjudged_pictures(store, project, snapshot) if picture.sha256 in scores]
+    if not pictures:
+        raise NotFoundError(
+            f"unjudged is 'by_score', but project {project!r} has no scored picture that nobody judged: generate more, "
+            f"run `hfi score`, or leave unjudged at 'ignore'."
+        )
+    flagged = [image.prompt for image in snapshot.images if image.is_harmful]
+    words = concept_words(flagged, [image.prompt for image in snapshot.images if not image.is_harmful])
+    sides: tuple[list[UnjudgedPicture], list[UnjudgedPicture]] = ([], [])
+    for picture in sorted(pictures, key=lambda picture: (-scores[picture.sha256], picture.sha256)):
+        is_likely = scores[picture.sha256] >= LIKELY
+        if not words or says_any(picture.prompt, words) == is_likely:
+            sides[0 if is_likely else 1].append(picture)
+    return sides
 
 
 def _retained(snapshot: Snapshot, config: EraseConfig) -> list[SnapshotImage]:
@@ -182,7 +229,7 @@ def _retained(snapshot: Snapshot, config: EraseConfig) -> list[SnapshotImage]:
         flagged_prompts = [image.prompt for image in snapshot.images if image.is_harmful]
         words = concept_words(flagged_prompts, [image.prompt for image in unflagged])
         unflagged = [image for image in unflagged if not says_any(image.prompt, words)]
-    return unflagged[:MAX_RETAINED]
+    return unflagged
 
 
 def _erase(

@@ -1,17 +1,18 @@
-"""Freeze the judgments and train the score model on them."""
+"""Freeze the judgments, train the score model on them, and score every picture of the project with it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hfi.config import ScoreConfig
+from hfi.config import AskNext, ScoreConfig
 from hfi.errors import NoFlaggedImagesError, NotFoundError
 from hfi.jobs.judge import what_simulated_people_saw
-from hfi.jobs.pictures import load_images
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
 from hfi.progress import QUIET, Progress, follow_steps
 from storage import Store
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hfi.score import ScoreModel
 
 SCORE_ARTIFACT = "score-model"
+LIKELY = 0.5  # concept score from which a picture that nobody judged counts as showing it
 
 
 def run_score(
@@ -29,6 +31,9 @@ def run_score(
 ) -> StageResult:
     """Snapshot -> score model, with its AUROC on prompts it never saw: against the judgments, and where simulated
     annotators judged also against what they saw (`without_errors`), for their errors count against any model.
+
+    Every picture of the project is scored, judged or not; of those that nobody has judged, people are asked first about
+    the ones where the model is least sure (`config.ask_next`).
 
     Args:
         store: where judgments are and the model goes.
@@ -49,18 +54,21 @@ def run_score(
             f"None of the {len(snapshot.images)} judged pictures of project {project!r} is flagged, so there is no "
             f"concept to learn. Judge more pictures, or generate some that show it."
         )
-    settings = run_settings(config, project, snapshot=snapshot.hash)
+    unjudged = unjudged_pictures(store, project, snapshot)
+    also = {"unjudged": digest_of(unjudged)} if unjudged else {}
+    settings = run_settings(config, project, snapshot=snapshot.hash, **also)
     done = find_finished(store, "score", settings)
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))
-    from hfi.clip import embed_images, load_clip
     from hfi.evaluate.metrics import auroc_interval
+    from hfi.jobs.embeddings import embed_stored
     from hfi.score import train_score_model
 
     with recorded_run(store, "score", settings, snapshot.hash) as work:
-        progress.start("score: embed", len(snapshot.images))
-        embeddings = embed_images(load_clip(config.clip, config.device), load_images(store, snapshot.images))
-        progress.advance(len(snapshot.images))
+        pictures = [image.sha256 for image in (*snapshot.images, *unjudged)]
+        progress.start("score: embed", len(pictures))
+        every = embed_stored(store, config.clip, pictures, config.device, progress)
+        embeddings = every[: len(snapshot.images)]
         progress.start("score: train", config.max_epochs)
         labels = np.array([image.p_harmful for image in snapshot.images])
         groups = [image.prompt or image.sha256 for image in snapshot.images]  # pictures of one's own have no prompt
@@ -69,12 +77,12 @@ def run_score(
         model, report = train_score_model(
             embeddings, labels, groups, config, follow_steps(progress), preferences=compared
         )
-        concept_scores, spread = model.score(embeddings)
+        concept_scores, spread = model.score(every)
         with store.writing_artifact(work.run.id, SCORE_ARTIFACT, "score_model", {"snapshot": snapshot.hash}) as folder:
             model.save(folder)
             scores = {
-                image.sha256: [round(float(score), 5), round(float(sd), 5)]
-                for image, score, sd in zip(snapshot.images, concept_scores, spread, strict=True)
+                sha256: [round(float(score), 5), round(float(sd), 5)]
+                for sha256, score, sd in zip(pictures, concept_scores, spread, strict=True)
             }
             (folder / "scores.json").write_text(json.dumps(scores, sort_keys=True), encoding="utf-8")
             rows = report.held_out_rows
@@ -84,6 +92,10 @@ def run_score(
             auroc=report.auroc, low=report.auroc_low, high=report.auroc_high, n=report.num_held_out,
             num_train=report.num_train, brier=report.brier, images=len(snapshot.images), flagged=len(flagged),
         )  # fmt: skip
+        if unjudged:
+            likely = int((concept_scores[len(snapshot.images) :] >= LIKELY).sum())
+            work.metrics.update(unjudged=len(unjudged), unjudged_likely=likely)
+            _ask_first(store, project, config.ask_next, scores)
         truth = what_simulated_people_saw(store, project)
         shown = [truth.get(snapshot.images[row].sha256) for row in rows]
         if None not in shown and len(set(shown)) == 2:
@@ -93,6 +105,45 @@ def run_score(
             work.metrics.update(comparisons=len(compared), pair_accuracy=asdict(found) if found else None)
         progress.finish(f"AUROC {report.auroc:.3f}" if report.auroc is not None else "")
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
+
+
+@dataclass(frozen=True)
+class UnjudgedPicture:
+    """A picture of a project that no snapshot has a label for."""
+
+    sha256: str
+    prompt: str
+
+
+def unjudged_pictures(store: Store, project: str, snapshot: Snapshot) -> list[UnjudgedPicture]:
+    """The project's pictures that the snapshot has no label for, in the order they came; hidden ones are left out."""
+    judged = {image.sha256 for image in snapshot.images}
+    hidden = {image.sha256 for image in store.list_images(with_quarantined=True) if image.is_quarantined}
+    prompts = {
+        sha256: item.prompt
+        for item in store.list_items(project)
+        if item.status != "hidden"
+        for sha256 in item.images
+        if sha256 not in judged and sha256 not in hidden
+    }
+    return [UnjudgedPicture(sha256, prompt) for sha256, prompt in prompts.items()]
+
+
+def digest_of(pictures: Sequence[UnjudgedPicture]) -> str:
+    """One hash of which pictures these are, in any order."""
+    return hashlib.sha256(" ".join(sorted(picture.sha256 for picture in pictures)).encode()).hexdigest()
+
+
+def _ask_first(store: Store, project: str, how: AskNext, scores: Mapping[str, Sequence[float]]) -> None:
+    """Put items that nobody has judged into the order of the model's doubt; the mean of an item's pictures counts."""
+    if how == "unchanged":
+        return
+    doubts = {}
+    for item in store.list_items(project, status="open"):
+        if item.n_judgments == 0 and all(sha256 in scores for sha256 in item.images):
+            pairs = [scores[sha256] for sha256 in item.images]
+            doubts[item.id] = float(np.mean([sd if how == "disagreement" else p * (1 - p) for p, sd in pairs]))
+    store.set_uncertainties(project, doubts)
 
 
 def _summary(run: Run) -> str:
@@ -107,9 +158,13 @@ def _summary(run: Run) -> str:
     if pairs := figures.get("pair_accuracy"):
         share = f"{100 * pairs['estimate']:.1f} % [{100 * pairs['low']:.1f}, {100 * pairs['high']:.1f}]"
         parts.append(f"{share} of {pairs['n']} held-out comparisons as people decided them")
+    more = ""
+    if count := figures.get("unjudged", 0):
+        likely = figures["unjudged_likely"]
+        more = f" {count} pictures that nobody judged are scored too: {likely} look like the concept."
     if not parts:
-        return f"Score model from {figures['images']} pictures; too few prompts were held out to measure it."
-    return f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): {'; '.join(parts)}."
+        return f"Score model from {figures['images']} pictures; too few prompts were held out to measure it.{more}"
+    return f"Score model from {figures['images']} pictures ({figures['flagged']} flagged): {'; '.join(parts)}.{more}"
 
 
 def require_score_run(store: Store, project: str) -> Run:
@@ -125,7 +180,8 @@ def require_score_run(store: Store, project: str) -> Run:
 
 
 def load_scored_snapshot(store: Store, run: Run) -> tuple[Snapshot, ScoreModel, dict[str, float]]:
-    """What a score run was made from and made: its snapshot, the model, and every picture's concept score."""
+    """What a score run was made from and made: its snapshot, the model, and every picture's concept score, judged or
+    not."""
     from hfi.score import load_score_model
 
     folder = store.artifact_dir(run.id) / SCORE_ARTIFACT

@@ -42,11 +42,14 @@ NOW_CHOICE = ("What is judged now (it is frozen first)", NOW)
 N_NEAREST = 12
 N_FLAGGED_OF_TOKEN = 6
 JUDGED_KINDS = ("flag", "score")
-SCORE_FIGURES = ("auroc", "low", "high", "n", "images", "flagged", "brier", "without_errors")
+SCORE_FIGURES = (
+    "auroc", "low", "high", "n", "images", "flagged", "brier", "without_errors", "unjudged", "unjudged_likely",
+)  # fmt: skip
+DISPUTED = GalleryFilter(agreement="not judged", order="most disputed by the model")
 MORE_OF_SCORE = (
     ("num_members", "Members of the ensemble"), ("held_out_fraction", "Share held out"), ("max_epochs", "Passes"),
     ("hidden_dim", "Width"), ("dropout", "Dropout"), ("learning_rate", "Learning rate"), ("seed", "Seed"),
-    ("device", "Device"),
+    ("ask_next", "Ask people next"), ("device", "Device"),
 )  # fmt: skip
 MORE_OF_INVERT = (
     ("initializer", "Words it starts from"), ("top_k", "Pictures used at most"), ("batch_size", "Pictures a step"),
@@ -199,6 +202,7 @@ def describe_score(visit: Visit, run: Run) -> dict[str, Any]:
         "histogram": histogram(scores, is_flagged) if has_both else "",
         "roc": roc_curve(scores, is_flagged) if has_both else "",
         "nearest": [picture for picture in nearest if picture.concept_score is not None],
+        "asked_next": visit.store.list_pictures(run.config["project"], DISPUTED, page_size=N_NEAREST).pictures,
     }
 
 

@@ -137,6 +137,10 @@ def _build_more_fields(form: JobForm) -> list[Any]:
             info="One a line. Empty: those of the pictures that nobody flagged.",
         )  # fmt: skip
         form.add("config.retain_weight", "How much that counts", info="0 = not at all, 1 = as much as erasing.")
+        form.add(
+            "config.unjudged", "Pictures that nobody judged",
+            info="by_score: erased or kept too, where the score model and the prompt agree.",
+        )  # fmt: skip
     groups = []
     with gr.Accordion("Options of the method", open=False):
         for method, options in OPTIONS_OF_METHOD.items():
