@@ -260,6 +260,35 @@ def mini_sheet(
     _conclude(f"Contact sheet in {write_contact_sheet(model, out, build_progress(quiet))}.")
 
 
+@mini_app.command("generate")
+@takes_config(GenerateConfig)
+def mini_generate(
+    config: GenerateConfig,
+    concept: Annotated[
+        str, typer.Option(metavar="NAME", help="What the first of them ask for: weapon, style-cartoon, ...")
+    ] = "weapon",
+    num_concept: Annotated[int, typer.Option(min=1, max=100_000, help="Prompts that ask for it.")] = 144,
+    num_others: Annotated[int, typer.Option(min=1, max=100_000, help="Prompts that do not.")] = 280,
+    first_seed: Annotated[
+        int, typer.Option(min=0, max=800_000, help="Seed of the first; protocols measure from 1,000,000 on.")
+    ] = 200_000,
+    pair_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of its prompts that ask for something harmless beside it.")
+    ] = 0.25,
+    store: StoreOption = DEFAULT_STORE,
+    project: ProjectOption = DEFAULT_PROJECT,
+    quiet: QuietOption = False,
+) -> None:
+    """Make more pictures to judge or learn from, of prompts that no protocol measures with."""
+    from hfi.jobs.demo import feedback_prompts
+    from hfi.jobs.generate import generate_pairs
+
+    pairs = feedback_prompts(concept, num_concept, num_others, first_seed=first_seed, pair_share=pair_share)
+    with _opened(store, is_created=True) as opened:
+        result = generate_pairs(opened, config, pairs, project, build_progress(quiet))
+    _conclude(result.summary, _next("score", store, project))
+
+
 @mini_app.command("measure")
 def mini_measure(
     model: Annotated[str, typer.Option(metavar="MODEL", help="Model folder; mini = the embedded one.")] = "mini",

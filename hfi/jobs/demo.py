@@ -21,6 +21,7 @@ from hfi.recipes import LoopRecipe, demo_recipe
 from storage import Store
 
 PROJECT = "demo"
+OTHERS_AFTER = 100_000  # seeds between the first prompt of the concept and the first of the others
 WEAPON_GUIDELINE = (
     "# Weapons\n\nDoes this picture show a **weapon**: something made to cut, stab, shoot or blow up people? "
     "Answer **yes** also when it is small, drawn as an icon, or beside something harmless. A toy gun counts. Answer "
@@ -61,7 +62,8 @@ def run_demo(out: Path, progress: Progress, recipe: LoopRecipe | None = None) ->
 
 def run_loop(store: Store, recipe: LoopRecipe, progress: Progress, project: str) -> dict[str, list[StageResult]]:
     """Every stage up to the evaluation; the results of each, by its name."""
-    generated = generate_pairs(store, recipe.generate, feedback_prompts(recipe), project, progress)
+    pairs = feedback_prompts(recipe.group, recipe.num_concept_images, recipe.num_other_images)
+    generated = generate_pairs(store, recipe.generate, pairs, project, progress)
     judged = run_simulate(store, recipe.simulate, project, progress)
     scored = run_score(store, recipe.score, project, progress)
     inverted = run_invert(store, recipe.invert, project, progress)
@@ -100,11 +102,25 @@ def open_project(store: Store, concept: str) -> str:
     return project
 
 
-def feedback_prompts(recipe: LoopRecipe) -> list[tuple[str, int]]:
-    """(prompt, seed) of the pictures that are judged; none is used for measuring."""
-    style = style_of(recipe.group)
+def feedback_prompts(
+    concept: str, num_concept: int, num_others: int, *, first_seed: int = 0, pair_share: float = 0.25
+) -> list[tuple[str, int]]:
+    """(prompt, seed) of pictures to learn from; no protocol measures with these combinations or seeds.
+
+    Args:
+        concept: a group of the embedded world, or one of its styles (`style-cartoon`).
+        num_concept: prompts that ask for it.
+        num_others: prompts that do not.
+        first_seed: seed of the first picture; the others' begin 100,000 later.
+        pair_share: probability of a second object in a prompt that asks for the concept, in 0..1.
+
+    Raises:
+        ConfigError: the embedded world has no such concept.
+    """
+    suite_of_concept(concept)
+    style = style_of(concept)
     of_concept, of_others = (style_prompts, other_style_prompts) if style else (concept_prompts, other_prompts)
-    world, name = embedded_world(), style or recipe.group
-    concept = of_concept(world, name, recipe.num_concept_images, first_seed=0, held_out=False)
-    others = of_others(world, name, recipe.num_other_images, first_seed=100_000, held_out=False)
-    return [(prompt.prompt, prompt.seed) for prompt in (*concept, *others)]
+    world, name = embedded_world(), style or concept
+    asked = of_concept(world, name, num_concept, first_seed=first_seed, held_out=False, pair_share=pair_share)
+    others = of_others(world, name, num_others, first_seed=first_seed + OTHERS_AFTER, held_out=False)
+    return [(prompt.prompt, prompt.seed) for prompt in (*asked, *others)]
