@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -161,8 +161,12 @@ def results(
     sld_level: Annotated[
         str, typer.Option(metavar="LEVEL", help="sld: weak, weak-diffusers, medium, strong or max.")
     ] = "medium",
+    recipe: Annotated[
+        Literal["demo", "thorough"],
+        typer.Option(help="Settings of all erasers: the demo's, or more of everything."),
+    ] = "demo",
     num_train_steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps of methods that train; default: the demo's.")
+        int | None, typer.Option(min=1, help="Optimizer steps of methods that train; default: the recipe's.")
     ] = None,
     num_attacked: Annotated[int, typer.Option(min=0, help="Concept prompts attacked; 0 = nobody attacks.")] = 0,
     attack: Annotated[
@@ -174,17 +178,18 @@ def results(
 ) -> None:
     """Erase with every method, measure and attack each, and write one table and what it says.
 
-    Whatever the methods share is as in `hfi demo`. Started again, it goes on where it
-    was; the document is written anew after every run.
+    Whatever the methods share is as in `hfi demo`, or, with --recipe thorough, takes more
+    time. Started again, it goes on where it was; the document is written anew after every run.
     """
     from hfi.cli_options import build_config
     from hfi.evaluate.compare import to_text
     from hfi.evaluate.protocol import use_protocol
     from hfi.jobs.own_process import erase_in_own_process
     from hfi.jobs.results_table import ResultsPlan, all_methods, run_results
-    from hfi.recipes import demo_recipe
+    from hfi.recipes import demo_recipe, thorough_erase
 
-    settings = demo_recipe().erase.model_dump(exclude_unset=True)
+    shared_settings = thorough_erase() if recipe == "thorough" else demo_recipe().erase
+    settings = shared_settings.model_dump(exclude_unset=True)
     settings |= {"num_train_steps": num_train_steps} if num_train_steps else {}
     evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
     shared = evaluate.model_dump(include={"suite", "sampler", "num_inference_steps", "guidance_scale", "first_seed"})

@@ -77,6 +77,20 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
     )
 
 
+def thorough_erase() -> EraseConfig:
+    """The demo's eraser with time: four times the points a step, twice the steps, and pictures that nobody judged.
+
+    The project must have such pictures, scored (`hfi mini generate`, `hfi score`). Chosen on prompts that are not
+    reported (docs/LOG.md).
+
+    Cost: 8 minutes on one core, 1.4 GiB.
+    """
+    changes = {"unjudged": "by_score", "num_train_steps": 400, "batch_size": 12, "retain_batch_size": 36}
+    return EraseConfig.model_validate(
+        demo_recipe().erase.model_dump(exclude_unset=True) | changes | {"retain_weight": 32.0}
+    )
+
+
 def toy_recipe(model: str) -> LoopRecipe:
     """The same stages at toy size, for tests: a few pictures, a few steps; its numbers mean nothing.
 

@@ -18,10 +18,11 @@ from hfi.evaluate.metrics import auroc
 from hfi.evaluate.results import read_results
 from hfi.jobs import invert as invert_job
 from hfi.jobs import stages
-from hfi.jobs.demo import PROJECT, run_demo
+from hfi.jobs.demo import PROJECT, feedback_prompts, run_demo
 from hfi.jobs.generate import ensure_project
 from hfi.jobs.judge import answer_by_amount, what_simulated_people_saw
 from hfi.jobs.report import label_statistics
+from hfi.mini.suite import concept_prompts, other_prompts
 from hfi.mini.world import WORLDS, random_scene, render
 from hfi.progress import NullProgress
 from hfi.recipes import toy_recipe
@@ -197,6 +198,26 @@ def add_judged_square(store, project, answers):
     store.add_annotator("ann")
     while leases := store.claim(project, "ann", 50):
         store.submit_judgments([answer_to(lease, answers[shas.index(lease.images[0])]) for lease in leases])
+
+
+def test_more_pictures_of_the_embedded_world_ask_for_nothing_that_is_measured():
+    world, evaluated = (
+        WORLDS["cpu"],
+        {p.prompt for p in concept_prompts(WORLDS["cpu"], "weapon", 200, first_seed=1_000_000, held_out=True)},
+    )
+    pairs = feedback_prompts("weapon", 40, 30, first_seed=200_000, pair_share=1.0)
+    assert len(pairs) == 70 and not evaluated & {prompt for prompt, _ in pairs}
+    assert [seed for _, seed in pairs] == [*range(200_000, 200_040), *range(300_000, 300_030)]
+    assert all(any(word in prompt for word in (" and ", " next to ")) for prompt, _ in pairs[:40])
+    assert feedback_prompts("weapon", 3, 1) == [
+        (p.prompt, p.seed)
+        for p in (
+            *concept_prompts(world, "weapon", 3, first_seed=0, held_out=False),
+            *other_prompts(world, "weapon", 1, first_seed=100_000, held_out=False),
+        )
+    ]
+    with pytest.raises(HFIError, match="no concept 'bananas'"):
+        feedback_prompts("bananas", 1, 1)
 
 
 def test_zero_flagged_images_is_one_clear_sentence(tmp_path):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from hfi.cli import main
+from hfi.config import EraseConfig
+from hfi.errors import ConfigError
 from hfi.evaluate.protocol import write_result
 from storage import Store
 from tests.evaluate.test_compare import RESULTS, build_result
@@ -60,6 +62,9 @@ def test_compare_prints_a_table_or_json_and_refuses_mixed_protocols(
         (["results", "--targets", "all"], 2, "--targets has all, but must be of tokens"),
         (["results", "--seeds", "0,0"], 2, "--seeds is '0,0', but must be different whole numbers"),
         (["results", "--sld-level", "huge"], 2, "--sld-level is 'huge'"),
+        (["results", "--recipe", "quick"], 2, "--recipe"),
+        (["mini", "generate", "--concept", "bananas"], 2, "no concept 'bananas': use weapon"),
+        (["mini", "generate", "--first-seed", "1000000"], 2, "--first-seed"),
         (["curve", "--kinds", "all"], 2, "--kinds has all, but must be of order"),
         (["curve", "--noise", "0.7"], 2, "--noise is '0.7', but must be numbers from 0 to below 0.5"),
         (["curve", "--kinds", "order"], 1, "run `hfi score` first"),
@@ -81,3 +86,31 @@ def test_wrong_input_is_one_clear_sentence(
     found, out, error = run(capsys, *arguments)
     assert (found, out) == (code, "") and message in error
     assert_one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], ("ignore", 6, 200)),
+        (["--recipe", "thorough"], ("by_score", 12, 400)),
+        (["--recipe", "thorough", "--num-train-steps", "7"], ("by_score", 12, 7)),
+    ],
+)
+def test_results_takes_the_settings_of_a_recipe(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    wanted: tuple[str, int, int],
+) -> None:
+    given: list[EraseConfig] = []
+
+    def remember(*_: object, erase: EraseConfig, **__: object) -> None:
+        given.append(erase)
+        raise ConfigError("enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hfi.jobs.results_table.run_results", remember)
+    Store.open(tmp_path / "hfi-store").close()
+    run(capsys, "results", *options)
+    assert [(one.unjudged, one.batch_size, one.num_train_steps) for one in given] == [wanted]
