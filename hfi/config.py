@@ -63,7 +63,7 @@ def _is_float32(precision: str) -> bool:
     return precision == "float32"
 
 
-def _is_zero(number: int) -> bool:
+def _is_zero(number: float) -> bool:
     """Left out of what a run is known by, for the same reason as `_is_float32`."""
     return number == 0
 
@@ -111,6 +111,7 @@ class InvertConfig(JobConfig):
     search: Literal["free", "sphere"] = Field("free", description="Learn the rows freely (AdamW), or their direction alone at the vocabulary's mean length (DTI).")
     sphere_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the directions (search = sphere).")
     sphere_pull: float = Field(1e-4, ge=0, description="Pull of the directions to the initializer's (search = sphere).")
+    averaged_share: float = Field(0.0, ge=0, le=1, exclude_if=_is_zero, description="Last part of the steps whose rows are averaged into the token; 0 = the last step's. With 0.5, half the steps at twice the rate give the same.")
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
     stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps, clusters and image order.")
@@ -135,7 +136,7 @@ class EraseConfig(JobConfig):
     retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
     retain_ambiguous: bool = Field(False, description="Retain also unflagged prompts that say words of the flagged ones; the model failed to draw the concept there, and holding them holds the concept.")
-    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_is_ignore, description="Pictures of the project that nobody judged: leave them out, or erase and retain them too where the score model and the words of their prompts agree.")
+    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_is_ignore, description="Pictures of the project that nobody judged: leave them out, or or erase and retain them too, where score and prompt agree.")
     # training, of all methods but closed_form
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")

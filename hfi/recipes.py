@@ -78,14 +78,14 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
 
 
 def thorough_erase() -> EraseConfig:
-    """The demo's eraser with time: four times the points a step, twice the steps, and pictures that nobody judged.
+    """The demo's eraser with more time: four times the points, three times the steps, pictures that nobody judged.
 
     The project must have such pictures, scored (`hfi mini generate`, `hfi score`). Chosen on prompts that are not
     reported (docs/LOG.md).
 
-    Cost: 8 minutes on one core, 1.4 GiB.
+    Cost: 12 minutes on one core, 1.5 GiB.
     """
-    changes = {"unjudged": "by_score", "num_train_steps": 400, "batch_size": 12, "retain_batch_size": 36}
+    changes = {"unjudged": "by_score", "num_train_steps": 600, "batch_size": 12, "retain_batch_size": 36}
     return EraseConfig.model_validate(
         demo_recipe().erase.model_dump(exclude_unset=True) | changes | {"retain_weight": 32.0}
     )

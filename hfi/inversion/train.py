@@ -92,6 +92,13 @@ def has_settled(losses: Sequence[float]) -> bool:
     return bool(values[-DVAR_WINDOW:].var() < DVAR_THRESHOLD * values.var())
 
 
+def average_of_last(iterates: Sequence[Float[Tensor, "rows dim"]], share: float) -> Float[Tensor, "rows dim"]:
+    """Mean of the last part of a search's steps, which loses most of what its step size makes it wander. `share` is in
+    0..1; one step at least. Source: averaging of a suffix, arXiv 1109.5647."""
+    count = max(1, math.ceil(share * len(iterates)))
+    return torch.stack(list(iterates[-count:])).mean(dim=0)
+
+
 @dataclass(frozen=True)
 class _Batch:
     """One step's choices: pictures, noise, timesteps, template prompts and loss factors, for all clusters together."""
@@ -172,10 +179,13 @@ def invert_latents(
 
     fixed_losses: list[float] = []
     losses: list[Tensor] = []
+    iterates: list[Tensor] = []
     for step in range(config.num_train_steps):
         per_cluster = losses_of(step)
         # a sum over clusters: their rows do not share gradients, so each trains as if alone
         search.step_(per_cluster.sum())
+        if config.averaged_share > 0:
+            iterates.append(search.rows.detach().clone())
         losses.append(per_cluster.detach().clone())
         average_(losses[-1:])
         figures: dict[str, float] = {}
@@ -190,7 +200,10 @@ def invert_latents(
                 fixed_losses.append(fixed_loss.item())
             if has_settled(fixed_losses):
                 break
-    tokens = _make_tokens(names, words, search.rows, losses, cluster_ids, config, time.monotonic() - started)
+    rows = average_of_last(iterates, config.averaged_share) if iterates else search.rows
+    if iterates and config.search == "sphere":  # a mean lies inside the sphere
+        rows = torch.nn.functional.normalize(rows, dim=1) * search.rows.detach().norm(dim=1, keepdim=True)
+    tokens = _make_tokens(names, words, rows, losses, cluster_ids, config, time.monotonic() - started)
     learned_on = {
         "vocabulary_sha256": vocabulary_sha256(pipeline),
         "encoder_widths": [encoder.get_input_embeddings().weight.shape[1] for encoder in text_encoders(pipeline)],

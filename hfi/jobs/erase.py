@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 MODEL_ARTIFACT = "model"
 LOSSES_NAME = "losses.json"
 MIN_TOKEN_SCORE = 0.3
+# In the demo, pictures of weapon prompts that score .1 to .2 show a weapon in 72 of 100 cases (docs/LOG.md).
+LIKELY_IF_NAMED = 0.1
 MAX_RETAINED = 2048  # pictures; their latents are all in memory
 
 
@@ -192,8 +194,10 @@ def _unjudged(
 ) -> tuple[list[UnjudgedPicture], list[UnjudgedPicture]]:
     """Pictures that nobody judged, to erase and to retain: those of which score and prompt say the same.
 
-    What people flagged has words that other prompts do not have (`concept_words`); where it has none, as in a style
-    that is never named, the score decides alone. Pictures that came after the score model are left out.
+    What people flagged has words that other prompts do not have (`concept_words`). They are evidence themselves, so a
+    picture whose prompt says one is erased from a low score on; one whose prompt says none is retained below LIKELY.
+    Where there are no such words, as in a style that is never named, the score decides alone. Pictures that came after
+    the score model are left out.
 
     Raises:
         NotFoundError: there is none that the score model has scored.
@@ -214,9 +218,12 @@ def _unjudged(
     words = concept_words(flagged, [image.prompt for image in snapshot.images if not image.is_harmful])
     sides: tuple[list[UnjudgedPicture], list[UnjudgedPicture]] = ([], [])
     for picture in sorted(pictures, key=lambda picture: (-scores[picture.sha256], picture.sha256)):
-        is_likely = scores[picture.sha256] >= LIKELY
-        if not words or says_any(picture.prompt, words) == is_likely:
-            sides[0 if is_likely else 1].append(picture)
+        is_named = says_any(picture.prompt, words)
+        if scores[picture.sha256] >= (LIKELY_IF_NAMED if is_named else LIKELY):
+            if is_named or not words:
+                sides[0].append(picture)
+        elif not is_named:
+            sides[1].append(picture)
     return sides
 
 

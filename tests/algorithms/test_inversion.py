@@ -169,6 +169,29 @@ def test_inversion_on_the_sphere_keeps_the_vocabularys_mean_length(pipeline: Sta
     assert torch.allclose(token.learned_embeds.norm(dim=1), mean.expand(2), rtol=1e-4)
 
 
+def test_the_average_of_the_last_steps() -> None:
+    iterates = [torch.full((2, 3), float(step)) for step in range(5)]
+    average_of_last = train.average_of_last
+    assert average_of_last(iterates, 0.5).unique().tolist() == [3.0], "steps 2, 3, 4"
+    assert average_of_last(iterates, 1.0).unique().tolist() == [2.0]
+    assert average_of_last(iterates, 0.01).unique().tolist() == [4.0]
+
+
+@pytest.mark.parametrize("search", ["free", "sphere"])
+def test_a_token_may_be_the_average_of_its_last_steps(pipeline: StableDiffusionPipeline, search: str) -> None:
+    def rows(steps: int, share: float) -> torch.Tensor:
+        options = {"num_train_steps": steps, "search": search, "averaged_share": share}
+        (token,) = inversion.invert(pipeline, pictures(2), [1, 1], CONFIG.model_copy(update=options))
+        return token.learned_embeds
+
+    last = [rows(steps, 0.0) for steps in (1, 2, 3, 4)]
+    wanted = torch.stack(last[2:]).mean(dim=0)
+    if search == "sphere":
+        wanted = wanted / wanted.norm() * last[-1].norm()
+    torch.testing.assert_close(rows(4, 0.5), wanted)
+    assert not torch.equal(rows(4, 0.5), last[-1])
+
+
 def test_several_initializers_give_one_vector_their_mean_and_several_vectors_one_each(
     pipeline: StableDiffusionPipeline,
 ) -> None:

@@ -92,7 +92,7 @@ def test_wrong_input_is_one_clear_sentence(
     ("options", "wanted"),
     [
         ([], ("ignore", 6, 200)),
-        (["--recipe", "thorough"], ("by_score", 12, 400)),
+        (["--recipe", "thorough"], ("by_score", 12, 600)),
         (["--recipe", "thorough", "--num-train-steps", "7"], ("by_score", 12, 7)),
     ],
 )

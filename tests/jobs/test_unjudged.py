@@ -184,17 +184,22 @@ def test_an_eraser_learns_from_them_when_asked(store: Store, model: str) -> None
     assert erase(store, model, unjudged="by_score").run.id == latest_run(store, "erase", PROJECT).id
 
 
-def test_score_and_prompt_must_agree(store: Store, model: str) -> None:
-    blue, red = (store.add_image(picture(90 + n, is_red=bool(n))).sha256 for n in range(2))
-    store.add_items(
-        PROJECT, [ItemInput((blue,), "a gun, but none was drawn"), ItemInput((red,), "a cat that is a gun")]
-    )
-    store.add_items(PROJECT, [ItemInput((store.add_image(picture(95, is_red=True)).sha256,), "a cat, drawn as a gun")])
+@pytest.mark.parametrize(("enough_if_named", "num_erased"), [(0.45, 6), (0.0, 7)])
+def test_score_and_prompt_must_agree(
+    store: Store, model: str, monkeypatch: pytest.MonkeyPatch, enough_if_named: float, num_erased: int
+) -> None:
+    monkeypatch.setattr("hfi.jobs.erase.LIKELY_IF_NAMED", enough_if_named)
+    for number, is_red, prompt in (
+        (90, False, "a gun, not drawn"),  # erased only if the word is enough
+        (91, True, "a cat like a gun"),
+        (92, True, "a cat, in red"),  # neither: the score says yes, the prompt says no
+        (94, True, "a gun"),
+    ):
+        sha256 = store.add_image(picture(number, is_red=is_red)).sha256
+        store.add_items(PROJECT, [ItemInput((sha256,), prompt)])
     score(store)
     figures = erase(store, model, unjudged="by_score").figures
-    assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (6, 4), (
-        "the gun that was not drawn is in neither"
-    )
+    assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (num_erased, 4)
 
 
 def test_pictures_that_came_after_the_score_model_are_left_out(store: Store, model: str) -> None:
