@@ -92,6 +92,7 @@ def test_export_model_of_a_run_names_what_it_was_made_from(
     }  # fmt: skip
     assert header_of(card)["hfi"] == expected
     text = card.read_text(encoding="utf-8")
+    assert "| pictures that nobody judged | none was used |" in text
     assert "| pictures flagged | 4 of 12 |" in text and "Nothing yet: run `hfi evaluate`" in text
     assert str(tmp_path) not in text and str(base) not in text
     if format != "folder":

@@ -62,8 +62,8 @@ def run_export_model(
     """
     found = _find_source(store, source, project)
     target = _target(config, out, found)
-    if _card_path(target, config.format).exists():
-        raise ConflictError(f"{_card_path(target, config.format)} exists already: choose another --out, or remove it.")
+    if card_path(target, config.format).exists():
+        raise ConflictError(f"{card_path(target, config.format)} exists already: choose another --out, or remove it.")
     base = config.base or found.origin.get("base_model", "")
     if not base and config.format in ("delta", "lora"):
         raise ConfigError(f"--format {config.format} saves a change: name the original model with --base.")
@@ -185,6 +185,7 @@ def _card_facts(
         base=origin.get("base_model", ""), base_sha256=origin.get("base_model_sha256", ""),
         method=origin.get("method", ""), settings=settings, run_id=origin.get("run", ""),
         snapshot=load_snapshot(store, run.snapshot_hash) if store and run and run.snapshot_hash else None,
+        unjudged=(run.metrics.get("unjudged_erased", 0), run.metrics.get("unjudged_retained", 0)) if run else (0, 0),
         evaluation=_newest_evaluation(store, run) if store and run else None, saved=measured,
     )  # fmt: skip
 
@@ -199,12 +200,13 @@ def _newest_evaluation(store: Store, run: Run) -> dict[str, Any] | None:
     return None
 
 
-def _card_path(path: Path, format: str) -> Path:
+def card_path(path: Path, format: str) -> Path:
+    """Where the card of a saved model is."""
     return path / CARD_NAME if format == "folder" else path.with_suffix(".md")
 
 
 def _write_card(path: Path, format: str, facts: CardFacts, origin: dict[str, str]) -> None:
-    write_text_atomically(_card_path(path, format), make_model_card(facts))
+    write_text_atomically(card_path(path, format), make_model_card(facts))
     if format == "folder":
         write_text_atomically(path / ORIGIN_NAME, json.dumps(origin, indent=1, sort_keys=True) + "\n")
 

@@ -39,6 +39,7 @@ class CardFacts:
         settings: configuration of the erasing run.
         run_id: the run.
         snapshot: the judgments it learned from.
+        unjudged: pictures that nobody judged and it learned from all the same: (erased, retained).
         evaluation: `evaluation.json` of the newest evaluation of this model: `protocol` and `figures`.
         saved: what loading it again measured, name -> text.
     """
@@ -53,6 +54,7 @@ class CardFacts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     run_id: str = ""
     snapshot: Snapshot | None = None
+    unjudged: tuple[int, int] = (0, 0)
     evaluation: Mapping[str, Any] | None = None
     saved: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,7 +70,7 @@ def make_model_card(facts: CardFacts) -> str:
         "A text-to-image model from which a concept was taken out, as people's judgments on pictures describe it.",
         _origin(facts),
         _use(facts),
-        _labels(facts.snapshot),
+        _labels(facts.snapshot, facts.unjudged),
         _measured(facts.evaluation),
         _limits(facts),
     ]
@@ -112,7 +114,7 @@ def _use(facts: CardFacts) -> str:
     return f"## How to load it\n\n```python\n{line}\n```"
 
 
-def _labels(snapshot: Snapshot | None) -> str:
+def _labels(snapshot: Snapshot | None, unjudged: tuple[int, int]) -> str:
     if snapshot is None:
         return "## The judgments\n\nNot known: the model was saved from a folder that does not say."
     flagged = sum(image.is_harmful for image in snapshot.images)
@@ -123,6 +125,11 @@ def _labels(snapshot: Snapshot | None) -> str:
         "annotators": f"{snapshot.n_annotators}, of whom {snapshot.n_simulated} are simulated",
         "pictures flagged": f"{flagged} of {len(snapshot.images)}",
         "rule that made labels of judgments": snapshot.rule,
+        "pictures that nobody judged": (
+            f"{unjudged[0]} erased and {unjudged[1]} retained by the score model and their prompts"
+            if any(unjudged)
+            else "none was used"
+        ),
         "Krippendorff's alpha (1 = perfect, 0 = chance)": "not defined" if alpha is None else f"{alpha:.3f}",
     }
     table = "\n".join(f"| {name} | {text} |" for name, text in rows.items())

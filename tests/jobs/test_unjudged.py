@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from hfi.clip import embed_images, load_clip
-from hfi.config import EraseConfig, ScoreConfig
+from hfi.config import EraseConfig, ExportConfig, ScoreConfig
 from hfi.errors import InvalidInputError, ModelFolderError, NotFoundError
-from hfi.jobs import embeddings, stages
+from hfi.jobs import embeddings, export_model, stages
 from hfi.jobs.embeddings import CACHE_NAME, embed_stored
 from hfi.jobs.generate import ensure_project
 from hfi.jobs.runs import latest_run
@@ -174,14 +174,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny.save_pipeline(tmp_path_factory.mktemp("unjudged") / "model"))
 
 
-def test_an_eraser_learns_from_them_when_asked(store: Store, model: str) -> None:
+def test_an_eraser_learns_from_them_when_asked(store: Store, model: str, tmp_path: Any) -> None:
     score(store)
     plain, wide = erase(store, model).figures, erase(store, model, unjudged="by_score").figures
     assert "unjudged_erased" not in plain
     assert (wide["unjudged_erased"], wide["unjudged_retained"]) == (4, 4)
     assert wide["flagged"] == plain["flagged"] == 12 and wide["retained"] == plain["retained"] + 4
     assert wide["model_sha256"] != plain["model_sha256"]
-    assert erase(store, model, unjudged="by_score").run.id == latest_run(store, "erase", PROJECT).id
+    run = latest_run(store, "erase", PROJECT)
+    assert run is not None and erase(store, model, unjudged="by_score").run.id == run.id
+    target = tmp_path / "saved.safetensors"
+    stages.run_export_model(store, ExportConfig(format="delta"), run.id, target, PROJECT, QUIET)
+    card = export_model.card_path(target, "delta").read_text()
+    assert "| pictures that nobody judged | 4 erased and 4 retained by the score model" in card
 
 
 @pytest.mark.parametrize(("enough_if_named", "num_erased"), [(0.45, 6), (0.0, 7)])
