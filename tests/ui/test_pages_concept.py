@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hfi.job_requests import InvertRequest, ScoreRequest
 from storage import Store
-from storage.records import Run
+from storage.records import ItemInput, Run
 from storage.snapshot import create_snapshot
 from tests.ui.page_visits import SCRIPT, build_visited_store, judge, visit
 from ui.pages.concept import NOW, concept_html, open_concept, read_score, read_token, show_concept, show_what_came
@@ -26,9 +27,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def add_score(store: Store, auroc: float | None = 0.9, low: float = 0.8, **more: Any) -> Run:
+def add_score(store: Store, auroc: float | None = 0.9, low: float = 0.8, seed: int = 0, **more: Any) -> Run:
     """A score model that gives the pictures rising scores."""
-    run = store.start_run("score", {"project": "weapons", "config": {}}, create_snapshot(store, "weapons").hash)
+    settings = {"project": "weapons", "config": {"seed": seed}}
+    run = store.start_run("score", settings, create_snapshot(store, "weapons").hash)
     pictures = [picture.sha256 for picture in store.list_pictures("weapons").pictures]
     with store.writing_artifact(run.id, "score-model", "score_model") as folder:
         scores = {sha256: [number / 12, 0.1] for number, sha256 in enumerate(pictures)}
@@ -86,8 +88,22 @@ def test_tokens_are_shown_with_what_they_reproduce(store: Store) -> None:
     for words in ("&lt;weapon&gt;", "0.81", "62 %", "0.250 at first, 0.125 after 40 steps", "starting at “knife”"):
         assert words in html
     assert f"/artifact/{run.id}/tokens/weapon/preview-1.png" in html and "refused" not in html
-    add_score(store)
+    add_score(store)  # of the same judgments, such as one that scored more pictures
+    assert "an earlier score model" not in concept_html(visit(store), "weapons")
+    add_score(store, seed=1)
     assert "an earlier score model" in concept_html(visit(store), "weapons")
+
+
+def test_pictures_that_nobody_judged_are_counted_and_the_disputed_ones_shown(store: Store) -> None:
+    add_score(store)
+    html = concept_html(visit(store), "weapons")
+    assert "nobody judged" not in html and "Not judged yet" not in html
+    picture = store.add_image(Image.new("RGB", (64, 64), (1, 2, 3))).sha256
+    store.add_items("weapons", [ItemInput((picture,), "a pistol that nobody saw")])
+    add_score(store, unjudged=1, unjudged_likely=1)
+    html = concept_html(visit(store), "weapons")
+    assert "1 that nobody judged are scored too, 1 of them look like the concept" in html
+    assert html.index("Not judged yet, and the model is least sure of them") < html.rindex("a pistol that nobody saw")
 
 
 def test_a_token_that_does_not_reproduce_the_concept_says_why_it_is_refused(store: Store) -> None:

@@ -206,10 +206,22 @@ def describe_score(visit: Visit, run: Run) -> dict[str, Any]:
     }
 
 
+def _is_of_another_model(visit: Visit, run: Run, score_run: Run) -> bool:
+    """Whether tokens were learned with other judgments or settings; one that only scored more pictures is no other."""
+    used = run.config.get("inputs", {}).get("score_run")
+    if used == score_run.id:
+        return False
+    before = visit.store.get_run(used) if used else None
+    return before is None or (before.snapshot_hash, before.config["config"]) != (
+        score_run.snapshot_hash,
+        score_run.config["config"],
+    )
+
+
 def describe_tokens(visit: Visit, run: Run, score_run: Run | None) -> dict[str, Any]:
     """The tokens of an inversion: their pictures, what they reproduce, and why one is refused."""
     cards = _read(visit, run, TOKENS_ARTIFACT, "tokens.json").get("tokens", [])
-    is_older = score_run is not None and run.config.get("inputs", {}).get("score_run") != score_run.id
+    is_older = score_run is not None and _is_of_another_model(visit, run, score_run)
     return {
         "run": run,
         "coverage": run.metrics.get("coverage"),
