@@ -136,7 +136,7 @@ class EraseConfig(JobConfig):
     retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
     retain_ambiguous: bool = Field(False, description="Retain also unflagged prompts that say words of the flagged ones; the model failed to draw the concept there, and holding them holds the concept.")
-    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_is_ignore, description="Pictures of the project that nobody judged: leave them out, or or erase and retain them too, where score and prompt agree.")
+    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_is_ignore, description="Pictures of the project that nobody judged: leave them out, or erase and retain them too, where score and prompt agree.")
     # training, of all methods but closed_form
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
