@@ -279,7 +279,11 @@ def mini_generate(
     project: ProjectOption = DEFAULT_PROJECT,
     quiet: QuietOption = False,
 ) -> None:
-    """Make more pictures to judge or learn from, of prompts that no protocol measures with."""
+    """Make more pictures to judge or learn from, of prompts that no protocol measures with.
+
+    The demo's are drawn with --sampler dpm-solver++ --num-inference-steps 8. `hfi demo` on
+    the same store would let its simulated people judge them too.
+    """
     from hfi.jobs.demo import feedback_prompts
     from hfi.jobs.generate import generate_pairs
 

@@ -163,7 +163,7 @@ def results(
     ] = "medium",
     recipe: Annotated[
         Literal["demo", "thorough"],
-        typer.Option(help="Settings of all erasers: the demo's, or more of everything."),
+        typer.Option(help="Settings of all erasers; thorough needs scored pictures that nobody judged."),
     ] = "demo",
     num_train_steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of methods that train; default: the recipe's.")

@@ -38,8 +38,8 @@ class ImageCache:
             path.unlink()
             self.connection = self._connect(path)
 
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
+    @classmethod
+    def _connect(cls, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=60)
         try:
             with connection:

@@ -78,7 +78,7 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
 
 
 def thorough_erase() -> EraseConfig:
-    """The demo's eraser with more time: four times the points, three times the steps, pictures that nobody judged.
+    """The demo's eraser with more time: twice the points a step, three times the steps, pictures that nobody judged.
 
     The project must have such pictures, scored (`hfi mini generate`, `hfi score`). Chosen on prompts that are not
     reported (docs/LOG.md).

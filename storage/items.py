@@ -131,7 +131,9 @@ class ItemSection(GenerationSection):
             uncertainties: item number -> how unsure the model is, higher = sooner; 0 = back among the others.
         """
         project_id = self.get_project(project).id
-        ordered = sorted(uncertainties.items(), key=lambda pair: (-pair[1], pair[0]))
+        ordered = list(uncertainties.items())
+        random.Random(project_id).shuffle(ordered)  # equal ones in no order that means something
+        ordered.sort(key=lambda pair: -pair[1])
         with self.transaction() as connection:
             first = next_positions(connection, project_id, len(ordered))
             for place, (item_id, uncertainty) in enumerate(ordered, start=first):

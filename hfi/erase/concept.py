@@ -112,6 +112,7 @@ def prepare_terms(pipeline: Pipeline, concept: Concept, config: EraseConfig) -> 
     latents = _latents_of(pipeline, concept.images, concept.latents, concept.prompts, "target")
     kept = _latents_of(pipeline, concept.retain_images, concept.retain_latents, concept.retain_prompts, "retain")
     check_concept(concept, config, has_pictures=latents is not None)
+    _check_sampled_size(pipeline, concept, config, latents, kept)
     targets, anchors = list(concept.prompts), anchor_prompts(concept, config)
     embeds = encode_prompts_with_tokens(pipeline, targets, concept.tokens)
     target = Side(embeds, embeds, latents)
@@ -135,6 +136,23 @@ def check_concept(concept: Concept, config: EraseConfig, *, has_pictures: bool) 
     if concept.anchors is not None and len(concept.anchors) != len(concept.prompts):
         raise InvalidInputError(
             f"There are {len(concept.anchors)} anchors for {len(concept.prompts)} targets: give one for each."
+        )
+
+
+def _check_sampled_size(
+    pipeline: Pipeline, concept: Concept, config: EraseConfig, latents: Tensor | None, kept: Tensor | None
+) -> None:
+    """Retain prompts without pictures are sampled at the model's own size, beside noised pictures of theirs."""
+    size = pipeline.unet.config.sample_size
+    own = (size, size) if isinstance(size, int) else tuple(size)
+    if config.latents != "noised" or latents is None or kept is not None or not concept.retain_prompts:
+        return
+    if config.retain_weight > 0 and tuple(latents.shape[-2:]) != own:
+        factor = pipeline.vae_scale_factor
+        raise InvalidInputError(
+            f"The flagged pictures are {latents.shape[-1] * factor} × {latents.shape[-2] * factor} px, but prompts to "
+            f"retain that come without pictures are sampled at the model's own {own[1] * factor} × {own[0] * factor} "
+            f"px: use pictures of that size, or retain unflagged pictures instead."
         )
 
 

@@ -11,6 +11,7 @@ from hfi.clip import clip_folder, embed_images, load_clip
 from hfi.errors import InvalidInputError
 from hfi.evaluate.detectors import hash_files
 from hfi.image_cache import ImageCache
+from hfi.pipelines import resolve_device
 from hfi.progress import QUIET, Progress
 from storage import Store
 
@@ -39,7 +40,7 @@ def embed_stored(
     folder = clip_folder(clip)
     files = sorted(file for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
     model = None if files else load_clip(clip, device)  # which says what is wrong with the folder
-    reader = hash_files(files)
+    reader = f"{hash_files(files)} {resolve_device(device).type}"  # a GPU rounds otherwise
     with ImageCache(store.path / "cache" / CACHE_NAME) as cache:
         kept = cache.get(reader, sha256s)
         missing = [sha256 for sha256 in dict.fromkeys(sha256s) if sha256 not in kept]

@@ -24,7 +24,14 @@ from hfi.jobs.erase_samples import (
 from hfi.jobs.invert import MIN_WEIGHT, TOKENS_ARTIFACT, load_tokens, score_run_of, top_flagged
 from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, recorded_run, run_settings
-from hfi.jobs.score import LIKELY, UnjudgedPicture, digest_of, load_scored_snapshot, unjudged_pictures
+from hfi.jobs.score import (
+    LIKELY,
+    UnjudgedPicture,
+    digest_of,
+    first_run_of_model,
+    load_scored_snapshot,
+    unjudged_pictures,
+)
 from hfi.model_folder import model_sha256
 from hfi.progress import QUIET, Progress
 from storage import Store
@@ -41,7 +48,8 @@ LOSSES_NAME = "losses.json"
 MIN_TOKEN_SCORE = 0.3
 # In the demo, pictures of weapon prompts that score .1 to .2 show a weapon in 72 of 100 cases (docs/LOG.md).
 LIKELY_IF_NAMED = 0.1
-MAX_RETAINED = 2048  # pictures; their latents are all in memory
+MAX_RETAINED = 512  # pictures; all of them are in memory
+MAX_UNJUDGED = 1024  # of each side, besides
 
 
 @dataclass(frozen=True)
@@ -105,15 +113,14 @@ def find_erased(store: Store, config: EraseConfig, project: str) -> Run | None:
 
 def _settings(store: Store, config: EraseConfig, project: str, inputs: _Inputs) -> dict[str, Any]:
     token_run = inputs.token_run.id if inputs.token_run else ""
+    score_run = first_run_of_model(store, inputs.score_run).id
     weights = model_sha256(inputs.folder)
     also = {}
     if config.unjudged != "ignore":  # what is hidden since then is in no erasure
         snapshot = load_snapshot(store, inputs.score_run.snapshot_hash)
         likely, unlikely = _unjudged(store, config, snapshot, inputs)
         also["unjudged"] = digest_of([*likely, *unlikely])
-    return run_settings(
-        config, project, score_run=inputs.score_run.id, token_run=token_run, model_sha256=weights, **also
-    )
+    return run_settings(config, project, score_run=score_run, token_run=token_run, model_sha256=weights, **also)
 
 
 def estimate_erase(store: Store, config: EraseConfig, project: str) -> str:
@@ -168,13 +175,15 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     judged = top_flagged(snapshot.images, scores, len(snapshot.images))
     clusters = _token_of_each(store, inputs.token_run, inputs.tokens, judged) if inputs.token_run else []
     likely, unlikely = _unjudged(store, config, snapshot, inputs)
-    flagged: list[SnapshotImage | UnjudgedPicture] = [*judged, *likely]  # a token stands for judged pictures alone
+    flagged: list[SnapshotImage | UnjudgedPicture] = [*judged]
+    if config.targets != "tokens":  # which stand for judged pictures alone
+        flagged += likely
     known = [image.prompt or None for image in flagged]
     rows, prompts = target_pairs(config.targets, known, inputs.tokens, clusters, split_texts(config.text))
     pictures = load_images(store, flagged) if config.method != "closed_form" else []
     retained: list[SnapshotImage | UnjudgedPicture] = []
     if not config.retain_text:
-        retained = [*_retained(snapshot, config), *unlikely][:MAX_RETAINED]
+        retained = [*_retained(snapshot, config), *unlikely]
     concept = Concept(
         prompts,
         images=[pictures[row] for row in rows] if pictures else None,
@@ -185,7 +194,11 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     )
     counts = {"tokens": len(inputs.tokens), "weak_tokens": inputs.num_weak, "flagged": len(judged)}
     if config.unjudged != "ignore":
-        counts |= {"unjudged_erased": len(likely), "unjudged_retained": len(unlikely)}
+        erased = {row for row in rows if row >= len(judged)}
+        counts |= {
+            "unjudged_erased": len(erased),
+            "unjudged_retained": sum(isinstance(picture, UnjudgedPicture) for picture in retained),
+        }
     return concept, counts | {"retained": len(concept.retain_prompts)}
 
 
@@ -211,8 +224,8 @@ def _unjudged(
     pictures = [picture for picture in unjudged_pictures(store, project, snapshot) if picture.sha256 in scores]
     if not pictures:
         raise NotFoundError(
-            f"unjudged is 'by_score', but project {project!r} has no scored picture that nobody judged: generate more, "
-            f"run `hfi score`, or leave unjudged at 'ignore'."
+            f"unjudged is 'by_score', but project {project!r} has no scored picture that nobody judged: run "
+            f"`hfi score` again (after `hfi generate`, if every picture is judged), or leave unjudged at 'ignore'."
         )
     flagged = [image.prompt for image in snapshot.images if image.is_harmful]
     words = concept_words(flagged, [image.prompt for image in snapshot.images if not image.is_harmful])
@@ -224,7 +237,13 @@ def _unjudged(
                 sides[0].append(picture)
         elif not is_named:
             sides[1].append(picture)
-    return sides
+    return _cut(sides[0]), _cut(sides[1])
+
+
+def _cut(pictures: list[UnjudgedPicture]) -> list[UnjudgedPicture]:
+    """MAX_UNJUDGED of them at most, whichever (their names are hashes), in the order they had."""
+    chosen = set(sorted(picture.sha256 for picture in pictures)[:MAX_UNJUDGED])
+    return [picture for picture in pictures if picture.sha256 in chosen]
 
 
 def _retained(snapshot: Snapshot, config: EraseConfig) -> list[SnapshotImage]:
@@ -236,7 +255,7 @@ def _retained(snapshot: Snapshot, config: EraseConfig) -> list[SnapshotImage]:
         flagged_prompts = [image.prompt for image in snapshot.images if image.is_harmful]
         words = concept_words(flagged_prompts, [image.prompt for image in unflagged])
         unflagged = [image for image in unflagged if not says_any(image.prompt, words)]
-    return unflagged
+    return unflagged[:MAX_RETAINED]
 
 
 def _erase(

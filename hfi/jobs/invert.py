@@ -11,7 +11,7 @@ from hfi.errors import NoFlaggedImagesError
 from hfi.jobs import sharing
 from hfi.jobs.pictures import load_images, local_model_folder
 from hfi.jobs.runs import StageResult, find_finished, latest_run, recorded_run, run_settings
-from hfi.jobs.score import load_scored_snapshot, require_score_run
+from hfi.jobs.score import first_run_of_model, load_scored_snapshot, require_score_run
 from hfi.model_folder import model_sha256
 from hfi.progress import QUIET, Progress, follow_steps
 from storage import Store
@@ -45,7 +45,8 @@ def run_invert(
     """
     score_run = score_run_of(store, project, snapshot_hash)
     folder = local_model_folder(config.model)
-    settings = run_settings(config, project, score_run=score_run.id, model_sha256=model_sha256(folder))
+    named = first_run_of_model(store, score_run).id
+    settings = run_settings(config, project, score_run=named, model_sha256=model_sha256(folder))
     done = find_finished(store, "invert", settings)
     if done is not None:
         return StageResult(_summary(done), done, dict(done.metrics))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hfi.score import ScoreModel
 
 SCORE_ARTIFACT = "score-model"
+SCORED_AT_ONCE = 4096  # pictures, which bounds the memory
 LIKELY = 0.5  # concept score from which a picture that nobody judged counts as showing it
 
 
@@ -57,8 +58,10 @@ def run_score(
     unjudged = unjudged_pictures(store, project, snapshot)
     also = {"unjudged": digest_of(unjudged)} if unjudged else {}
     settings = run_settings(config, project, snapshot=snapshot.hash, **also)
+    settings["config"].pop("ask_next", None)  # the order of the queue is no part of the model
     done = find_finished(store, "score", settings)
     if done is not None:
+        _ask_first(store, project, config.ask_next, done)
         return StageResult(_summary(done), done, dict(done.metrics))
     from hfi.evaluate.metrics import auroc_interval
     from hfi.jobs.embeddings import embed_stored
@@ -77,7 +80,8 @@ def run_score(
         model, report = train_score_model(
             embeddings, labels, groups, config, follow_steps(progress), preferences=compared
         )
-        concept_scores, spread = model.score(every)
+        parts = [model.score(every[start : start + SCORED_AT_ONCE]) for start in range(0, len(every), SCORED_AT_ONCE)]
+        concept_scores, spread = (np.concatenate(side) for side in zip(*parts, strict=True))
         with store.writing_artifact(work.run.id, SCORE_ARTIFACT, "score_model", {"snapshot": snapshot.hash}) as folder:
             model.save(folder)
             scores = {
@@ -95,7 +99,6 @@ def run_score(
         if unjudged:
             likely = int((concept_scores[len(snapshot.images) :] >= LIKELY).sum())
             work.metrics.update(unjudged=len(unjudged), unjudged_likely=likely)
-            _ask_first(store, project, config.ask_next, scores)
         truth = what_simulated_people_saw(store, project)
         shown = [truth.get(snapshot.images[row].sha256) for row in rows]
         if None not in shown and len(set(shown)) == 2:
@@ -104,44 +107,64 @@ def run_score(
             found = report.pair_accuracy
             work.metrics.update(comparisons=len(compared), pair_accuracy=asdict(found) if found else None)
         progress.finish(f"AUROC {report.auroc:.3f}" if report.auroc is not None else "")
+    _ask_first(store, project, config.ask_next, work.run)
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
 
 
 @dataclass(frozen=True)
 class UnjudgedPicture:
-    """A picture of a project that no snapshot has a label for."""
+    """A picture of a project that nobody has judged, with the prompt it was made from."""
 
     sha256: str
     prompt: str
 
 
 def unjudged_pictures(store: Store, project: str, snapshot: Snapshot) -> list[UnjudgedPicture]:
-    """The project's pictures that the snapshot has no label for, in the order they came; hidden ones are left out."""
-    judged = {image.sha256 for image in snapshot.images}
-    hidden = {image.sha256 for image in store.list_images(with_quarantined=True) if image.is_quarantined}
-    prompts = {
-        sha256: item.prompt
-        for item in store.list_items(project)
-        if item.status != "hidden"
-        for sha256 in item.images
-        if sha256 not in judged and sha256 not in hidden
-    }
-    return [UnjudgedPicture(sha256, prompt) for sha256, prompt in prompts.items()]
+    """The project's pictures that are in no judged item and not in the snapshot, in the order they came.
+
+    Hidden ones are left out, and those with a known answer (gold): it is not the model's to say.
+    """
+    known = {image.sha256 for image in snapshot.images}
+    known |= {image.sha256 for image in store.list_images(with_quarantined=True) if image.is_quarantined}
+    items = store.list_items(project)
+    for item in items:
+        if item.n_judgments or item.is_gold or item.status != "open":
+            known.update(item.images)
+    prompts = {record.image_sha256: record.params.prompt for record in store.list_generations(project)}
+    new = dict.fromkeys(sha256 for item in items for sha256 in item.images if sha256 not in known)
+    alone = {item.images[0]: item.prompt for item in items if len(item.images) == 1}
+    return [UnjudgedPicture(sha256, prompts.get(sha256) or alone.get(sha256, "")) for sha256 in new]
 
 
 def digest_of(pictures: Sequence[UnjudgedPicture]) -> str:
-    """One hash of which pictures these are, in any order."""
-    return hashlib.sha256(" ".join(sorted(picture.sha256 for picture in pictures)).encode()).hexdigest()
+    """One hash of which pictures these are, and of their prompts, in any order."""
+    lines = sorted(f"{picture.sha256} {picture.prompt}" for picture in pictures)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _ask_first(store: Store, project: str, how: AskNext, scores: Mapping[str, Sequence[float]]) -> None:
-    """Put items that nobody has judged into the order of the model's doubt; the mean of an item's pictures counts."""
+def first_run_of_model(store: Store, run: Run) -> Run:
+    """The first run that made this run's score model: later ones of the same judgments and settings only scored more
+    pictures, so whatever rests on the model alone names the first."""
+    same = [found for found in store.list_runs(kind="score", status="done") if _made_of(found) == _made_of(run)]
+    return same[0] if same else run
+
+
+def _made_of(run: Run) -> tuple[Any, ...]:
+    config = {name: value for name, value in run.config.get("config", {}).items() if name != "ask_next"}
+    return run.config.get("project"), run.snapshot_hash, config
+
+
+def _ask_first(store: Store, project: str, how: AskNext, run: Run) -> None:
+    """Put open items into the order of the model's doubt; the mean of an item's pictures counts."""
     if how == "unchanged":
         return
+    scores = json.loads((store.artifact_dir(run.id) / SCORE_ARTIFACT / "scores.json").read_text(encoding="utf-8"))
+    if how == "disagreement" and not any(spread for _, spread in scores.values()):  # an ensemble of one agrees
+        how = "doubt"
     doubts = {}
     for item in store.list_items(project, status="open"):
-        if item.n_judgments == 0 and all(sha256 in scores for sha256 in item.images):
-            pairs = [scores[sha256] for sha256 in item.images]
+        pairs = [scores[sha256] for sha256 in item.images if sha256 in scores]
+        if pairs and len(pairs) == len(item.images):
             doubts[item.id] = float(np.mean([sd if how == "disagreement" else p * (1 - p) for p, sd in pairs]))
     store.set_uncertainties(project, doubts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,13 @@ def test_q16_reads_pictures_through_its_clip_and_names_missing_parts(tmp_path: P
 
 def test_reading_without_scores_is_not_known() -> None:
     assert Reading(failure="gone").is_flagged(RednessDetector().spec) is None
+
+
+def test_readings_of_the_file_as_it_was_are_taken_over(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "d.db") as old:
+        old.execute("CREATE TABLE readings (reader_sha256 TEXT, image_sha256 TEXT, scores TEXT)")
+        old.execute("INSERT INTO readings VALUES ('r', 'x', '{\"a\": 0.5}')")
+    old.close()
+    for _ in range(2):
+        with DetectorCache(tmp_path / "d.db") as cache:
+            assert cache.get_scores("r", ["x", "y"]) == {"x": {"a": 0.5}}

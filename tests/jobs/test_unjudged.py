@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hfi.clip import embed_images, load_clip
-from hfi.config import EraseConfig, ExportConfig, ScoreConfig
+from hfi.config import EraseConfig, ExportConfig, GenerateConfig, ScoreConfig
 from hfi.errors import InvalidInputError, ModelFolderError, NotFoundError
 from hfi.jobs import embeddings, export_model, stages
 from hfi.jobs.embeddings import CACHE_NAME, embed_stored
@@ -31,9 +32,9 @@ NUM_JUDGED, NUM_NEW = 24, 8
 
 def picture(number: int, *, is_red: bool) -> Image.Image:
     """A square of its own: red or blue, with a stripe."""
-    pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)  # the tiny model's own size
     pixels[..., 0 if is_red else 2] = 200
-    pixels[2 * number % 60 : 2 * number % 60 + 4] = 7 * number % 256
+    pixels[number % 30 : number % 30 + 2] = 7 * number % 256
     return Image.fromarray(pixels)
 
 
@@ -64,7 +65,7 @@ def judge(store: Store) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Any) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Store]:
     """24 judged pictures, and then eight that nobody saw; no score model yet."""
     with Store.open(tmp_path / "store") as store:
         ensure_project(store, PROJECT)
@@ -99,14 +100,25 @@ def test_the_same_again_is_found_and_more_pictures_are_another_run(store: Store)
 
 
 @pytest.mark.parametrize("how", ["disagreement", "doubt"])
-def test_people_are_asked_first_where_the_model_is_least_sure(store: Store, how: str) -> None:
+@pytest.mark.parametrize("is_made_before", [False, True])
+def test_people_are_asked_first_where_the_model_is_least_sure(store: Store, how: str, is_made_before: bool) -> None:
+    if is_made_before:
+        made = score(store, ask_next="unchanged").run
     run = score(store, ask_next=how).run
+    assert not is_made_before or run.id == made.id, "the order is no part of the model"
     pairs = json.loads((store.artifact_dir(run.id) / "score-model" / "scores.json").read_text())
     doubt = {sha256: sd if how == "disagreement" else p * (1 - p) for sha256, (p, sd) in pairs.items()}
     store.add_annotator("bo")
     asked = [lease.images[0] for lease in store.claim(PROJECT, "bo", 3)]
-    left = {item.images[0] for item in store.list_items(PROJECT) if item.n_judgments == 0} - set(asked)
+    left = {item.images[0] for item in store.list_items(PROJECT)} - set(asked)  # half judged ones too
     assert len(asked) == 3 and min(doubt[sha256] for sha256 in asked) >= max(doubt[sha256] for sha256 in left)
+
+
+def test_an_ensemble_of_one_is_asked_for_its_doubt(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[int, float]] = []
+    monkeypatch.setattr(Store, "set_uncertainties", lambda _, __, doubts: given.append(doubts))
+    score(store, num_members=1)
+    assert min(given[0].values()) > 0
 
 
 def test_the_order_of_the_queue_can_be_left_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +142,26 @@ def test_hidden_pictures_are_not_scored(store: Store) -> None:
     assert score(store).figures["unjudged"] == NUM_NEW - 1
 
 
+def test_a_picture_of_a_judged_item_or_of_known_answer_is_no_longer_unjudged(store: Store) -> None:
+    snapshot, _, _ = load_scored_snapshot(store, score(store).run)
+    first, second = unjudged_pictures(store, PROJECT, snapshot)[:2]
+    (lease,) = [lease for lease in store.claim(PROJECT, "ann", 50) if lease.images[0] == first.sha256]
+    store.submit_judgments([JudgmentInput("00000000-0000-4000-8000-000000009999", "ann", "no", lease.id)])
+    (item,) = [item for item in store.list_items(PROJECT) if item.images[0] == second.sha256]
+    store.add_gold(PROJECT, item.id, "no", "a cat")
+    left = {picture.sha256 for picture in unjudged_pictures(store, PROJECT, snapshot)}
+    assert len(left) == NUM_NEW - 2 and not left & {first.sha256, second.sha256}
+
+
+def test_pictures_of_rankings_have_the_prompts_they_were_made_from(store: Store, model: str) -> None:
+    ensure_project(store, "order", kind="ranking")
+    sampler = GenerateConfig(model=model, num_inference_steps=1)
+    stages.run_generate(store, sampler, ["a cat", "a dog", "a fox", "a pig", "an owl"], [0, 1], "order", QUIET)
+    made = {record.image_sha256: record.params.prompt for record in store.list_generations("order")}
+    nothing = load_scored_snapshot(store, score(store).run)[0]
+    assert {picture.sha256: picture.prompt for picture in unjudged_pictures(store, "order", nothing)} == made
+
+
 # ---------------------------------------- embeddings are kept
 
 
@@ -147,14 +179,14 @@ def test_embeddings_are_those_of_the_clip_and_are_computed_once(store: Store, mo
     np.testing.assert_allclose(embed_stored(store, "mini", names, "cpu"), wanted, atol=1e-6)
 
 
-def test_another_clip_reads_for_itself(store: Store, tmp_path: Any) -> None:
+def test_another_clip_reads_for_itself(store: Store, tmp_path: Path) -> None:
     other = tiny.save_pipeline(tmp_path / "model") / "clip"
     names = [item.images[0] for item in store.list_items(PROJECT)][:2]
     assert embed_stored(store, "mini", names).shape[1] != 0
     assert not np.array_equal(embed_stored(store, "mini", names)[0, :4], embed_stored(store, str(other), names)[0, :4])
 
 
-def test_bad_input_to_embed_is_one_sentence(store: Store, tmp_path: Any) -> None:
+def test_bad_input_to_embed_is_one_sentence(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="No picture"):
         embed_stored(store, "mini", [])
     with pytest.raises(ModelFolderError, match=r"config\.json is missing"):
@@ -174,7 +206,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny.save_pipeline(tmp_path_factory.mktemp("unjudged") / "model"))
 
 
-def test_an_eraser_learns_from_them_when_asked(store: Store, model: str, tmp_path: Any) -> None:
+def test_an_eraser_learns_from_them_when_asked(store: Store, model: str, tmp_path: Path) -> None:
     score(store)
     plain, wide = erase(store, model).figures, erase(store, model, unjudged="by_score").figures
     assert "unjudged_erased" not in plain
@@ -207,6 +239,40 @@ def test_score_and_prompt_must_agree(
     assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (num_erased, 4)
 
 
+def test_what_rests_on_the_model_alone_is_not_made_again(store: Store, model: str) -> None:
+    score(store)
+    first = erase(store, model).run
+    add_pictures(store, range(70, 72))
+    score(store)
+    assert erase(store, model).run.id == first.id
+    before = erase(store, model, unjudged="by_score")
+    add_pictures(store, range(72, 74))
+    score(store)
+    after = erase(store, model, unjudged="by_score")
+    assert after.run.id != before.run.id
+    assert after.figures["unjudged_erased"] == before.figures["unjudged_erased"] + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "counts"),
+    [({"retain_text": "a cat"}, (4, 0)), ({"targets": "text", "text": "gun"}, (4, 4))],
+    ids=["retain_text", "text"],
+)
+def test_what_is_counted_is_what_was_learned_from(
+    store: Store, model: str, settings: dict[str, str], counts: tuple[int, int]
+) -> None:
+    score(store)
+    figures = erase(store, model, unjudged="by_score", **settings).figures
+    assert (figures["unjudged_erased"], figures["unjudged_retained"]) == counts
+
+
+def test_so_many_are_enough(store: Store, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hfi.jobs.erase.MAX_UNJUDGED", 3)
+    score(store)
+    figures = erase(store, model, unjudged="by_score").figures
+    assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (3, 3)
+
+
 def test_pictures_that_came_after_the_score_model_are_left_out(store: Store, model: str) -> None:
     score(store)
     add_pictures(store, range(60, 64))
@@ -216,5 +282,18 @@ def test_pictures_that_came_after_the_score_model_are_left_out(store: Store, mod
 def test_without_such_pictures_the_sentence_says_what_to_do(store: Store, model: str) -> None:
     judge(store)
     score(store)
-    with pytest.raises(NotFoundError, match="no scored picture that nobody judged: generate more"):
+    with pytest.raises(NotFoundError, match="no scored picture that nobody judged: run `hfi score` again"):
         erase(store, model, unjudged="by_score")
+
+
+def test_pictures_of_another_size_than_what_is_sampled_are_refused(model: str, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "large") as large:
+        ensure_project(large, PROJECT)
+        large.add_annotator("ann")
+        shas = [large.add_image(Image.new("RGB", (64, 64), (200 * (n % 2), n, 0))).sha256 for n in range(8)]
+        large.add_items(PROJECT, [ItemInput((sha,), f"a {'gun' if n % 2 else 'cat'}") for n, sha in enumerate(shas)])
+        judge(large)
+        score(large)
+        with pytest.raises(InvalidInputError, match=r"are 64 × 64 px, but prompts to retain .* own 32 × 32 px"):
+            erase(large, model, retain_text="a cat")
+        assert erase(large, model).figures["retained"] == 4

@@ -103,7 +103,7 @@ def test_pictures_that_nobody_judged_are_counted_and_the_disputed_ones_shown(sto
     add_score(store, unjudged=1, unjudged_likely=1)
     html = concept_html(visit(store), "weapons")
     assert "1 that nobody judged are scored too, 1 of them look like the concept" in html
-    assert html.index("Not judged yet, and the model is least sure of them") < html.rindex("a pistol that nobody saw")
+    assert html.index("Not judged yet, and the model disagrees") < html.rindex("a pistol that nobody saw")
 
 
 def test_a_token_that_does_not_reproduce_the_concept_says_why_it_is_refused(store: Store) -> None:

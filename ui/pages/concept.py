@@ -16,7 +16,7 @@ from hfi.jobs.invert import TOKENS_ARTIFACT
 from hfi.jobs.queue import ACTIVE, Job
 from hfi.jobs.readiness import is_there
 from hfi.jobs.runs import latest_run
-from hfi.jobs.score import SCORE_ARTIFACT
+from hfi.jobs.score import SCORE_ARTIFACT, first_run_of_model
 from storage.errors import InvalidInputError
 from storage.gallery import GalleryFilter
 from storage.records import Run
@@ -209,13 +209,7 @@ def describe_score(visit: Visit, run: Run) -> dict[str, Any]:
 def _is_of_another_model(visit: Visit, run: Run, score_run: Run) -> bool:
     """Whether tokens were learned with other judgments or settings; one that only scored more pictures is no other."""
     used = run.config.get("inputs", {}).get("score_run")
-    if used == score_run.id:
-        return False
-    before = visit.store.get_run(used) if used else None
-    return before is None or (before.snapshot_hash, before.config["config"]) != (
-        score_run.snapshot_hash,
-        score_run.config["config"],
-    )
+    return used not in (score_run.id, first_run_of_model(visit.store, score_run).id)
 
 
 def describe_tokens(visit: Visit, run: Run, score_run: Run | None) -> dict[str, Any]:
