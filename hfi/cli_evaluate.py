@@ -146,7 +146,8 @@ def results(
     methods: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", help="Erasers, neg, sld, by commas; sdd:text has its own targets; default: all there are."
+            metavar="NAMES",
+            help="Erasers, neg, sld, by commas; sdd:text has its own targets, abo*1 one run; default: all there are.",
         ),
     ] = "",
     runs: Annotated[str, typer.Option(metavar="RUNS", help="Erasures that are there already, by commas.")] = "",

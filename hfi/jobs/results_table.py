@@ -47,7 +47,8 @@ class ResultsPlan:
     """Which rows the table has, and how often each is run.
 
     Attributes:
-        methods: Erasers and steering methods, each with every one of `targets`; `sdd:text` has its own instead.
+        methods: Erasers and steering methods, each with every one of `targets`; `sdd:text` has its own instead, and
+            `robust*1` is run for the first seed alone.
         targets: What is erased or held back, a row for each with each method.
         seeds: One run of each eraser that draws at random for each.
         text: The concept in words (targets = text).
@@ -63,32 +64,39 @@ class ResultsPlan:
     def __post_init__(self) -> None:
         """Refuse names that nobody knows."""
         rows = [_row_of(name) for name in self.methods]
-        targets = [*self.targets, *(own for _, own in rows if own is not None)]
+        targets = [*self.targets, *(own for _, own, _ in rows if own is not None)]
         for option, names, known in (
-            ("--methods", [method for method, _ in rows], all_methods()),
+            ("--methods", [method for method, _, _ in rows], all_methods()),
             ("--targets", targets, TARGETS),
         ):
             unknown = [name or "''" for name in names if name not in known]
             if unknown:
                 raise ConfigError(f"{option} has {', '.join(unknown)}, but must be of {', '.join(known)}, by commas.")
+        wrong = [
+            name for name, (_, _, count) in zip(self.methods, rows, strict=True) if count is not None and count < 1
+        ]
+        if wrong:
+            raise ConfigError(f"--methods has {', '.join(wrong)}, but behind * must be a whole number from 1 on.")
         if "text" in targets and not self.text.strip():
             raise ConfigError("--targets text needs words: give them with --text 'a weapon'.")
 
     def runs(self) -> Iterator[tuple[str, str, int]]:
         """(method, targets, seed) of every run: first all rows once, then all again with the next seed."""
         named = [_row_of(name) for name in self.methods]
-        rows = [(method, targets) for targets in self.targets for method, own in named if own is None]
-        rows += [(method, own) for method, own in named if own is not None]
+        rows = [(method, targets, count) for targets in self.targets for method, own, count in named if own is None]
+        rows += [(method, own, count) for method, own, count in named if own is not None]
         for place, seed in enumerate(self.seeds):
-            for method, targets in rows:
-                if place == 0 or method not in SEEDLESS:
+            for method, targets, count in rows:
+                if place < (1 if method in SEEDLESS else count or len(self.seeds)):
                     yield method, targets, seed
 
 
-def _row_of(name: str) -> tuple[str, str | None]:
-    """A name of `--methods` as (method, targets of its own)."""
-    method, colon, own = name.partition(":")
-    return method, own if colon else None
+def _row_of(name: str) -> tuple[str, str | None, int | None]:
+    """A name of `--methods` as (method, targets of its own, number of runs); what is no number of runs is 0."""
+    row, star, count = name.partition("*")
+    method, colon, own = row.partition(":")
+    num_runs = int(count) if count.isascii() and count.isdigit() else 0
+    return method, own if colon else None, num_runs if star else None
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ def test_compare_prints_a_table_or_json_and_refuses_mixed_protocols(
         (["attack"], 1, "run `hfi erase` first"),
         (["compare", "nowhere"], 1, "neither a result file nor a run"),
         (["results", "--methods", "magic"], 2, "--methods has magic, but must be of sdd"),
+        (["results", "--methods", "sdd*0"], 2, "--methods has sdd*0, but behind * must be a whole number"),
+        (["results", "--methods", "sdd:text*many"], 2, "--methods has sdd:text*many, but behind *"),
         (["results", "--targets", "all"], 2, "--targets has all, but must be of tokens"),
         (["results", "--seeds", "0,0"], 2, "--seeds is '0,0', but must be different whole numbers"),
         (["results", "--sld-level", "huge"], 2, "--sld-level is 'huge'"),

@@ -164,6 +164,12 @@ def test_a_method_may_have_targets_of_its_own() -> None:
     plan = ResultsPlan(("sdd", "sdd:text", "neg", "neg:tokens"), ("both",), (0, 1), text="a bomb")
     first = [("sdd", "both", 0), ("neg", "both", 0), ("sdd", "text", 0), ("neg", "tokens", 0)]
     assert list(plan.runs()) == [*first, ("sdd", "both", 1), ("sdd", "text", 1)]
+    fewer = ResultsPlan(("sdd", "abo*2", "robust:text*1"), ("both",), (5, 6, 7), text="a bomb")
+    assert list(fewer.runs()) == [
+        ("sdd", "both", 5), ("abo", "both", 5), ("robust", "text", 5),
+        ("sdd", "both", 6), ("abo", "both", 6),
+        ("sdd", "both", 7),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
