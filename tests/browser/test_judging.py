@@ -121,6 +121,7 @@ def test_skip_asks_for_a_reason(visit: Visit) -> None:
     person.press("s")
     page.fill("#skip-text", "seen it jfjf")
     person.press("Enter")
+    page.wait_for_selector("#skip-dialog:not([open])", state="attached")  # until then keys are typed into it
     person.judge("j")
     person.wait_saved()
     assert [(row.answer, row.reason) for row in person.judgments()] == [
