@@ -30,6 +30,7 @@ def test_network_may_vanish(visit: Visit) -> None:
     while person.page.locator("#stage").is_visible():
         person.press("u")
     person.wait_state("offline")
+    person.page.wait_for_timeout(500)  # the count is drawn after the picture
     n_judged = int(person.page.inner_text("#progress").split()[0])
     person.press("z")
     person.judge("u")
