@@ -5,8 +5,9 @@ Importing this module never imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,24 +59,10 @@ class GenerateConfig(SamplerConfig):
     sld_momentum_beta: float | None = Field(None, ge=0, lt=1, description="SLD: beta_m, how much of the momentum is kept; default: by level.")
 
 
-def _is_float32(precision: str) -> bool:
-    """Left out of what a run is known by, so that runs from before there was a choice are found."""
-    return precision == "float32"
-
-
-def _is_zero(number: float) -> bool:
-    """Left out of what a run is known by, for the same reason as `_is_float32`."""
-    return number == 0
-
-
-def _is_disagreement(choice: str) -> bool:
-    """Left out of what a run is known by, for the same reason as `_is_float32`."""
-    return choice == "disagreement"
-
-
-def _is_ignore(choice: str) -> bool:
-    """Left out of what a run is known by, for the same reason as `_is_float32`."""
-    return choice == "ignore"
+def _left_out_at(default: object) -> Callable[[Any], bool]:
+    """Leaves a field at its default out of what a run is known by, so that runs from before there was a choice are
+    found."""
+    return lambda value: bool(value == default)
 
 
 class ScoreConfig(JobConfig):
@@ -90,7 +77,7 @@ class ScoreConfig(JobConfig):
     max_epochs: int = Field(100, ge=1, le=MAX_STEPS, description="Upper bound on passes over the training split.")
     patience_epochs: int = Field(10, ge=1, description="Stop after this many epochs without a better validation loss.")
     held_out_fraction: float = Field(0.2, gt=0, lt=0.9, description="Share of images (split by prompt) kept for the reported AUROC.")
-    ask_next: AskNext = Field("disagreement", exclude_if=_is_disagreement, description="Which pictures that nobody judged people are asked about first: where the members disagree, where the score doubts (p near 0.5), or as before.")
+    ask_next: AskNext = Field("disagreement", exclude_if=_left_out_at("disagreement"), description="Which pictures that nobody judged people are asked about first: where the members disagree, where the score doubts (p near 0.5), or as before.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of splits and initial weights.")
     device: Device = Field("auto", description="Where to compute.")
 
@@ -111,11 +98,11 @@ class InvertConfig(JobConfig):
     search: Literal["free", "sphere"] = Field("free", description="Learn the rows freely (AdamW), or their direction alone at the vocabulary's mean length (DTI).")
     sphere_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the directions (search = sphere).")
     sphere_pull: float = Field(1e-4, ge=0, description="Pull of the directions to the initializer's (search = sphere).")
-    averaged_share: float = Field(0.0, ge=0, le=1, exclude_if=_is_zero, description="Last part of the steps whose rows are averaged into the token; 0 = the last step's. With 0.5, half the steps at twice the rate give the same.")
+    averaged_share: float = Field(0.0, ge=0, le=1, exclude_if=_left_out_at(0), description="Last part of the steps whose rows are averaged into the token; 0 = the last step's. With 0.5, half the steps at twice the rate give the same.")
     weighting: Literal["sample", "loss"] = Field("sample", description="Draw images in proportion to their weight, or weight the loss; same expectation.")
     stopping: Literal["dvar", "steps"] = Field("dvar", description="Stop when the loss on a fixed batch has settled (DVAR), or after all steps.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps, clusters and image order.")
-    precision: Precision = Field("float32", exclude_if=_is_float32, description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
+    precision: Precision = Field("float32", exclude_if=_left_out_at("float32"), description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
     device: Device = Field("auto", description="Where to compute.")
 
 
@@ -136,14 +123,14 @@ class EraseConfig(JobConfig):
     retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")
     retain_ambiguous: bool = Field(False, description="Retain also unflagged prompts that say words of the flagged ones; the model failed to draw the concept there, and holding them holds the concept.")
-    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_is_ignore, description="Pictures of the project that nobody judged: leave them out, or erase and retain them too, where score and prompt agree.")
+    unjudged: Literal["ignore", "by_score"] = Field("ignore", exclude_if=_left_out_at("ignore"), description="Pictures of the project that nobody judged: leave them out, or erase and retain them too, where score and prompt agree.")
     # training, of all methods but closed_form
     latents: Literal["noised", "rollout"] = Field("noised", description="z_t from noising the flagged images, or from the teacher's own sampling.")
     timesteps: Literal["uniform", "beta"] = Field("uniform", description="Training timesteps: uniform or Beta(3,3) over the trajectory.")
     trainable: Literal["cross_attention", "cross_attention_kv", "self_attention", "non_cross_attention", "full"] = Field("cross_attention", description="Which weights of the UNet may change.")
     num_train_steps: int = Field(300, ge=0, le=MAX_STEPS, description="Optimizer steps.")
     batch_size: int = Field(12, ge=1, le=1024, description="Latents per step for the erased concept.")
-    retain_batch_size: int = Field(0, ge=0, le=1024, exclude_if=_is_zero, description="Latents per step for what is retained; 0 = as many as for the concept.")
+    retain_batch_size: int = Field(0, ge=0, le=1024, exclude_if=_left_out_at(0), description="Latents per step for what is retained; 0 = as many as for the concept.")
     learning_rate: float = Field(2e-4, gt=0, description="AdamW learning rate.")
     negative_guidance: float = Field(1.0, ge=0, description="eta: target = null - eta * (concept - null) of the original; 0 = the SDD target.")
     ema_decay: float = Field(0.98, ge=0, lt=1, description="Decay of the teacher, the average of the student that is saved (sdd).")
@@ -165,7 +152,7 @@ class EraseConfig(JobConfig):
     robust_rounds: int = Field(3, ge=1, le=20, description="Erasures; before each but the first the concept is inverted again on the erased model.")
     robust_invert_steps: int = Field(80, ge=0, le=MAX_STEPS, description="Optimizer steps of each inversion.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of noise, timesteps and order.")
-    precision: Precision = Field("float32", exclude_if=_is_float32, description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
+    precision: Precision = Field("float32", exclude_if=_left_out_at("float32"), description="Arithmetic of the UNet; bfloat16 is for GPUs that have it. Weights stay in float32.")
     device: Device = Field("auto", description="Where to compute.")
 
     @model_validator(mode="after")

@@ -175,13 +175,19 @@ function ask(dialog) {
   });
 }
 
+/** Close a dialog with an answer, known at once: whoever presses the next key before the browser announces it loses nothing. */
+function answerWith(dialog, value) {
+  dialog.close(value);
+  unanswered.get(dialog)?.(value);
+}
+
 /** Ask why an item is skipped; resolves to the reason, or null. */
 export async function askReason() {
   const dialog = byId("skip-dialog");
   const listening = new AbortController();
   const buttons = SKIP_REASONS.map((reason, index) => {
     const button = make("button", { type: "button", class: "choice" }, make("span", {}, reason), make("kbd", { "aria-hidden": "true" }, String(index + 1)));
-    button.addEventListener("click", () => dialog.close(reason));
+    button.addEventListener("click", () => answerWith(dialog, reason));
     return button;
   });
   byId("skip-reasons").replaceChildren(...buttons);
@@ -191,11 +197,11 @@ export async function askReason() {
     const reason = SKIP_REASONS[Number(event.key) - 1];
     if (!reason) return;
     event.preventDefault();
-    dialog.close(reason);
+    answerWith(dialog, reason);
   };
   const submit = (event) => {
     event.preventDefault();
-    dialog.close(byId("skip-text").value.trim() || "No reason given");
+    answerWith(dialog, byId("skip-text").value.trim() || "No reason given");
   };
   dialog.addEventListener("keydown", press, { signal: listening.signal });
   byId("skip-form").addEventListener("submit", submit, { signal: listening.signal });
@@ -211,7 +217,7 @@ export async function askReason() {
 /** Open a dialog whose buttons answer by id; resolves to the id pressed, or "". */
 export async function askDialog(dialogId, buttonIds) {
   const dialog = byId(dialogId);
-  for (const id of buttonIds) byId(id).onclick = () => dialog.close(id);
+  for (const id of buttonIds) byId(id).onclick = () => answerWith(dialog, id);
   const pressed = await ask(dialog);
   return buttonIds.includes(pressed) ? pressed : "";
 }
