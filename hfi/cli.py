@@ -273,7 +273,7 @@ def mini_generate(
         int, typer.Option(min=0, max=800_000, help="Seed of the first; protocols measure from 1,000,000 on.")
     ] = 200_000,
     pair_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of its prompts that ask for something harmless beside it.")
+        float, typer.Option(min=0, max=1, help="Share of the prompts that ask for two objects.")
     ] = 0.25,
     store: StoreOption = DEFAULT_STORE,
     project: ProjectOption = DEFAULT_PROJECT,

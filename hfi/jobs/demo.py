@@ -112,7 +112,7 @@ def feedback_prompts(
         num_concept: prompts that ask for it.
         num_others: prompts that do not.
         first_seed: seed of the first picture; the others' begin 100,000 later.
-        pair_share: probability of a second object in a prompt that asks for the concept, in 0..1.
+        pair_share: probability of a second object in a prompt, in 0..1.
 
     Raises:
         ConfigError: the embedded world has no such concept.
@@ -122,5 +122,7 @@ def feedback_prompts(
     of_concept, of_others = (style_prompts, other_style_prompts) if style else (concept_prompts, other_prompts)
     world, name = embedded_world(), style or concept
     asked = of_concept(world, name, num_concept, first_seed=first_seed, held_out=False, pair_share=pair_share)
-    others = of_others(world, name, num_others, first_seed=first_seed + OTHERS_AFTER, held_out=False)
+    others = of_others(
+        world, name, num_others, first_seed=first_seed + OTHERS_AFTER, held_out=False, pair_share=pair_share
+    )
     return [(prompt.prompt, prompt.seed) for prompt in (*asked, *others)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ MIN_TOKEN_SCORE = 0.3
 # In the demo, pictures of weapon prompts that score .1 to .2 show a weapon in 72 of 100 cases (docs/LOG.md).
 LIKELY_IF_NAMED = 0.1
 MAX_RETAINED = 512  # pictures; all of them are in memory
-MAX_UNJUDGED = 1024  # of each side, besides
+MAX_UNJUDGED_BYTES = 2**29  # of each side, besides: 683 pictures of 512 px, 43,690 of 64 px
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,10 @@ def _unjudged(
 
 
 def _cut(pictures: list[UnjudgedPicture]) -> list[UnjudgedPicture]:
-    """MAX_UNJUDGED of them at most, whichever (their names are hashes), in the order they had."""
-    chosen = set(sorted(picture.sha256 for picture in pictures)[:MAX_UNJUDGED])
+    """As many as may be in memory at once, whichever (their names are hashes), in the order they had."""
+    by_name = sorted(pictures, key=lambda picture: picture.sha256)
+    totals = accumulate(picture.num_bytes for picture in by_name)
+    chosen = {picture.sha256 for picture, total in zip(by_name, totals, strict=True) if total <= MAX_UNJUDGED_BYTES}
     return [picture for picture in pictures if picture.sha256 in chosen]
 
 

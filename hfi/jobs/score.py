@@ -113,10 +113,11 @@ def run_score(
 
 @dataclass(frozen=True)
 class UnjudgedPicture:
-    """A picture of a project that nobody has judged, with the prompt it was made from."""
+    """A picture of a project that nobody has judged, with the prompt it was made from and its bytes in memory (RGB)."""
 
     sha256: str
     prompt: str
+    num_bytes: int
 
 
 def unjudged_pictures(store: Store, project: str, snapshot: Snapshot) -> list[UnjudgedPicture]:
@@ -125,7 +126,8 @@ def unjudged_pictures(store: Store, project: str, snapshot: Snapshot) -> list[Un
     Hidden ones are left out, and those with a known answer (gold): it is not the model's to say.
     """
     known = {image.sha256 for image in snapshot.images}
-    known |= {image.sha256 for image in store.list_images(with_quarantined=True) if image.is_quarantined}
+    stored = {image.sha256: image for image in store.list_images(with_quarantined=True)}
+    known |= {sha256 for sha256, image in stored.items() if image.is_quarantined}
     items = store.list_items(project)
     for item in items:
         if item.n_judgments or item.is_gold or item.status != "open":
@@ -133,7 +135,12 @@ def unjudged_pictures(store: Store, project: str, snapshot: Snapshot) -> list[Un
     prompts = {record.image_sha256: record.params.prompt for record in store.list_generations(project)}
     new = dict.fromkeys(sha256 for item in items for sha256 in item.images if sha256 not in known)
     alone = {item.images[0]: item.prompt for item in items if len(item.images) == 1}
-    return [UnjudgedPicture(sha256, prompts.get(sha256) or alone.get(sha256, "")) for sha256 in new]
+    return [
+        UnjudgedPicture(
+            sha256, prompts.get(sha256) or alone.get(sha256, ""), 3 * stored[sha256].width * stored[sha256].height
+        )
+        for sha256 in new
+    ]
 
 
 def digest_of(pictures: Sequence[UnjudgedPicture]) -> str:

@@ -239,6 +239,14 @@ def test_score_and_prompt_must_agree(
     assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (num_erased, 4)
 
 
+def test_as_many_as_the_memory_may_hold(store: Store, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    score(store)
+    size = picture(90, is_red=True).width * picture(90, is_red=True).height * 3
+    monkeypatch.setattr("hfi.jobs.erase.MAX_UNJUDGED_BYTES", 3 * size + 1)
+    figures = erase(store, model, unjudged="by_score").figures
+    assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (3, 3)
+
+
 def test_what_rests_on_the_model_alone_is_not_made_again(store: Store, model: str) -> None:
     score(store)
     first = erase(store, model).run
@@ -264,13 +272,6 @@ def test_what_is_counted_is_what_was_learned_from(
     score(store)
     figures = erase(store, model, unjudged="by_score", **settings).figures
     assert (figures["unjudged_erased"], figures["unjudged_retained"]) == counts
-
-
-def test_so_many_are_enough(store: Store, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hfi.jobs.erase.MAX_UNJUDGED", 3)
-    score(store)
-    figures = erase(store, model, unjudged="by_score").figures
-    assert (figures["unjudged_erased"], figures["unjudged_retained"]) == (3, 3)
 
 
 def test_pictures_that_came_after_the_score_model_are_left_out(store: Store, model: str) -> None:
