@@ -124,6 +124,23 @@ def test_encode_images_inverts_decode_in_shape_and_refuses_mixed_sizes(pipeline:
         pipelines.encode_images(pipeline, [])
 
 
+@pytest.mark.parametrize(("side", "parts"), [(32, [4, 1]), (64, [1] * 5), (96, [1] * 5)], ids=["four", "one", "larger"])
+def test_the_autoencoder_sees_so_many_pixels_at_once(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, side: int, parts: list[int]
+) -> None:
+    """Its activations at 512 px would fill a card: 32 pictures are drawn together, but not decoded together."""
+    monkeypatch.setattr("hfi.pipelines.images.VAE_BATCH_PX", 64 * 64)
+    seen: list[int] = []
+    hook = pipeline.vae.encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    back = pipeline.vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    images = [Image.new("RGB", (side, side), (20 * number, 0, 90)) for number in range(5)]
+    latents = pipelines.encode_images(pipeline, images)
+    assert [image.size for image in pipelines.decode_latents(pipeline, latents)] == [(side, side)] * 5
+    hook.remove()
+    back.remove()
+    assert seen == 2 * parts
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
 def test_load_pipeline_names_the_missing_part(model_folder: Path, tmp_path: Path, part: str) -> None:
     folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
