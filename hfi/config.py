@@ -189,7 +189,7 @@ class EvaluateConfig(SamplerConfig):
     num_other_images: int = Field(200, ge=1, le=MAX_PICTURES, description="Pictures of all other prompts per model.")
     first_seed: int = Field(1_000_000, ge=0, le=MAX_SEED, description="First held-out seed; training never uses seeds from here on.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the Wilson intervals.")
-    protocol: str = Field("", description="A named protocol (mini-weapons, mini-weapons-quick, mini-style-cartoon) or the protocol.json of an earlier evaluation; it decides all settings it knows.")
+    protocol: str = Field("", description="A named protocol (mini-weapons, mini-weapons-quick, mini-weapons-large, mini-style-cartoon) or the protocol.json of an earlier evaluation; it decides all settings it knows.")
     detector: DetectorName = Field("auto", description="Who judges: auto = the embedded world's judge, else the project's score model, else opennsfw.")
     detector_path: str = Field("", description="Folder or file of the detector's weights (q16: CLIP ViT-L/14 with q16.safetensors in it).")
     neighbours: str = Field("", description="Concepts that must stay, by commas, e.g. 'axe, key'; measured from near to far.")

@@ -35,6 +35,10 @@ NAMED_PROTOCOLS: dict[str, dict[str, Any]] = {
         "suite": "mini-weapons", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
         "num_concept_images": 64, "num_other_images": 64,
     },
+    "mini-weapons-large": {  # a quarter of the variance; no seed of the others
+        "suite": "mini-weapons", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
+        "num_concept_images": 800, "num_other_images": 800, "first_seed": 1_100_000,
+    },
     "mini-style-cartoon": {
         "suite": "mini-style-cartoon", "sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0,
         "num_concept_images": 200, "num_other_images": 200,

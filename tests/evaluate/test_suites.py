@@ -73,6 +73,13 @@ def test_an_unknown_suite_is_told_all_there_are() -> None:
         assert repr(name) in str(told.value) and "mini-style-glossy," not in str(told.value), "this world has no glossy"
 
 
+def test_the_large_protocol_shares_no_seed_with_the_others() -> None:
+    large, usual = (NAMED_PROTOCOLS[name] for name in ("mini-weapons-large", "mini-weapons"))
+    assert large["first_seed"] >= EvaluateConfig().first_seed + usual["num_concept_images"]
+    amounts = {"num_concept_images": 200, "num_other_images": 200}
+    assert {key: value for key, value in (large | amounts).items() if key != "first_seed"} == usual
+
+
 def test_the_protocol_of_a_style_is_measured_like_that_of_weapons() -> None:
     assert NAMED_PROTOCOLS["mini-style-cartoon"] == NAMED_PROTOCOLS["mini-weapons"] | {"suite": "mini-style-cartoon"}
 
