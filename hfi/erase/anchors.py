@@ -1,19 +1,24 @@
-"""What a target prompt is mapped to: nothing, or the rest of the prompt. Never imports torch.
+"""What a target prompt is mapped to: nothing, the rest of the prompt, or a prompt like it. Never imports torch.
 
 Mapped to the empty prompt, a target loses its style and background with its concept, and the retain term must win
-them back. Mapped to the rest of its own prompt, only the concept is moved. (Ours; ESD's `erase_from`, arXiv 2303.07345,
-keeps a named concept in the same way.)
+them back. Mapped to the rest of its own prompt, only the concept is moved; but of two things one is left, and the
+model learns to leave out one of any two. Mapped to the nearest prompt that must not change ("a fox and a gun" to "a fox
+and a key"), it learns to draw something else in the concept's place. (Ours; ESD's `erase_from`, arXiv 2303.07345, keeps
+a named concept, and Concept Ablation, arXiv 2303.13516, draws a named other one.)
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import comb
+from math import comb, log
+
+import numpy as np
 
 MIN_LIFT = 3.0  # a concept word is three times as common in flagged prompts as in unflagged ones
 MIN_COUNT = 2  # flagged prompts that say it
 MAX_CHANCE = 0.01  # chance that flags given at random would meet the word as often
+LENGTH_COST = 0.5  # of each word more or less than the target has, where a lacking word costs the log of its rarity
 WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -80,3 +85,35 @@ def without_concept(prompt: str, words: set[str], placeholders: Sequence[str] = 
         prompt = prompt.replace(placeholder, "")
     rest = WORD.sub(lambda match: "" if match.group().lower() in words else match.group(), prompt)
     return re.sub(r"\s+", " ", rest).strip()
+
+
+def nearest_prompts(targets: Sequence[str], rests: Sequence[str], retained: Sequence[str]) -> list[str]:
+    """For each target the retained prompt that says the rest of it best, at the target's own length; ties in turn.
+
+    What a retained prompt lacks of the rest costs by its rarity among the retained: log(n / number that say it). A rest
+    of which no retained prompt says anything, and one without words, stays as it is.
+
+    Args:
+        targets: prompts to erase.
+        rests: what is left of each without the concept (`without_concept`).
+        retained: prompts that must not change, none of which says the concept.
+    """
+    prompts = list(dict.fromkeys(retained))
+    lengths = np.array([len(words_of(prompt)) for prompt in prompts])
+    lists: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        for word in set(words_of(prompt)):
+            lists.setdefault(word, []).append(index)
+    saying = {word: np.array(indices) for word, indices in lists.items()}
+    nearest = []
+    for turn, (target, rest) in enumerate(zip(targets, rests, strict=True)):
+        known = sorted(set(words_of(rest)) & saying.keys())
+        if not known:
+            nearest.append(rest)
+            continue
+        costs = LENGTH_COST * np.abs(lengths - len(words_of(target)))
+        for word in known:  # one that nobody says is lacked by all alike
+            costs[saying[word]] -= log(len(prompts) / len(saying[word]))
+        best = np.flatnonzero(costs <= costs.min() + 1e-9)
+        nearest.append(prompts[best[turn % len(best)]])
+    return nearest

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.config import EraseConfig
-from hfi.erase.anchors import concept_words, without_concept
+from hfi.erase.anchors import concept_words, nearest_prompts, without_concept
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
 from hfi.pipelines import Pipeline, encode_images, encode_null_prompt, tokenizers
@@ -168,7 +168,13 @@ def anchor_prompts(concept: Concept, config: EraseConfig) -> list[str]:
     placeholders = [token.placeholder for token in concept.tokens]
     plain = [prompt for prompt in concept.prompts if not any(name in prompt for name in placeholders)]
     words = concept_words(plain, concept.retain_prompts)
-    return [without_concept(prompt, words, placeholders) for prompt in concept.prompts]
+    rests = [without_concept(prompt, words, placeholders) for prompt in concept.prompts]
+    if config.anchor == "rest":
+        return rests
+    # a token's prompt says nothing beside it, so there is nothing to be near to
+    nearest = nearest_prompts(concept.prompts, rests, concept.retain_prompts)
+    is_token = [any(name in prompt for name in placeholders) for prompt in concept.prompts]
+    return [rest if of_token else near for rest, near, of_token in zip(rests, nearest, is_token, strict=True)]
 
 
 def _joint_side(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from hfi.erase import Concept, EraseResult, bank, export_folder, sdd, target_pairs, training
 from hfi.erase import erase as erase_concept
+from hfi.erase.anchors import nearest_prompts
 from hfi.erase.concept import anchor_prompts, split_texts
 from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError, UnknownTokenError
 from hfi.inversion import ConceptToken
@@ -257,7 +258,27 @@ def test_anchor_prompts_are_as_given_or_as_configured() -> None:
     assert anchor_prompts(concept, CONFIG) == ["", ""]
     assert anchor_prompts(concept, changed(anchor="rest")) == ["a", "a red"]
     assert anchor_prompts(concept, changed(anchor="concept", anchor_concept="a cat")) == ["a cat"] * 2
+    assert anchor_prompts(concept, changed(anchor="nearest")) == ["a cat", "a red dog"]
+    assert anchor_prompts(Concept(["a bomb"]), changed(anchor="nearest")) == [""], "nothing to be near to"
     assert anchor_prompts(Concept(["a bomb"], anchors=["a dog"]), CONFIG) == ["a dog"]
+
+
+def test_the_nearest_prompt_says_the_rest_at_the_same_length() -> None:
+    """What is rare weighs most, so the other thing of two stays; ties are taken in turn, tokens have no rest."""
+    kept = ["a fox", "a fox and a key", "a fox and a cup", "a cat and a key", "a cat", "the sea"]
+    targets = ["a fox and a gun", "a fox and a bomb", "a gun", "a dog and a gun", "one <gun-1>"]
+    rests = ["a fox and a", "a fox and a", "a", "a dog and a", "one"]
+    near = nearest_prompts(targets, rests, kept)
+    assert near[:2] == ["a fox and a key", "a fox and a cup"]
+    assert near[2] in ("a fox", "a cat") and near[3] in kept[1:4]
+    assert near[4] == "one", "nobody says anything of it"
+    assert nearest_prompts(["a gun"], [""], kept) == [""] and nearest_prompts(["a gun"], ["a"], []) == ["a"]
+
+
+def test_tokens_have_nothing_to_be_near_to(pipeline: StableDiffusionPipeline) -> None:
+    token = ConceptToken("<gun>", torch.zeros(1, tiny.TEXT_WIDTH))
+    concept = Concept(["a <gun>", "a red bomb"], tokens=[token], retain_prompts=["a red dog", "a cat"])
+    assert anchor_prompts(concept, changed(anchor="nearest")) == ["a", "a red dog"]
 
 
 def test_update_average_hand_worked() -> None:

@@ -41,7 +41,12 @@ TARGETS = (
     ("Flagged prompts", "prompts"),
     ("Words", "text"),
 )
-ANCHORS = (("Nothing (the empty prompt)", "empty"), ("The rest of its prompt", "rest"), ("Another concept", "concept"))
+ANCHORS = (
+    ("Nothing (the empty prompt)", "empty"),
+    ("The rest of its prompt", "rest"),
+    ("The prompt to keep that is most like it", "nearest"),
+    ("Another concept", "concept"),
+)
 WEIGHTS = (
     ("Cross-attention: what words do", "cross_attention"),
     ("Its keys and values only", "cross_attention_kv"),
