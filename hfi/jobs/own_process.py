@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from hfi.config import EraseConfig
 from hfi.errors import HFIError
+from hfi.jobs.job_process import die_with_parent
 from hfi.progress import build_progress
 from storage import Store
 from storage.records import Run
@@ -25,7 +27,7 @@ def erase_in_own_process(store: Store, config: EraseConfig, project: str, *, qui
     done = find_erased(store, config, project)
     if done is not None:
         return done
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with own_process() as pool:
         try:
             run_id, problem = pool.submit(_erase, store.path, config, project, quiet).result()
         except BrokenProcessPool as error:
@@ -33,6 +35,12 @@ def erase_in_own_process(store: Store, config: EraseConfig, project: str, *, qui
     if problem:
         raise HFIError(problem)
     return store.get_run(run_id)
+
+
+def own_process() -> ProcessPoolExecutor:
+    """A process that starts from nothing, and does not go on training for nobody when this one is killed."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=die_with_parent, initargs=(os.getpid(),))
 
 
 def _erase(path: Path, config: EraseConfig, project: str, quiet: bool) -> tuple[str, str]:

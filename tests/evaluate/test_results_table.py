@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hfi.config import (
@@ -27,6 +30,7 @@ from hfi.jobs.steering import build_steering, flagged_words
 from hfi.progress import QUIET
 from storage import Store
 from storage.records import Run
+from tests.jobs.waiting import wait_until
 from tests.test_loop import judge_by_prompt
 from tests.tiny import save_pipeline
 
@@ -158,6 +162,20 @@ def test_erase_in_own_process_is_the_same_erasure_and_its_failure_is_a_sentence(
         assert erase_in_own_process(store, config, "p") == run == stages.run_erase(store, config, "p", QUIET).run
         with pytest.raises(HFIError, match="erase"):
             erase_in_own_process(store, config.model_copy(update={"learning_rate": 1e30}), "p", quiet=True)
+
+
+def test_who_is_killed_leaves_no_process_behind() -> None:
+    """A training that went on alone would write the checkpoints of the next start."""
+    words = (
+        "import os, time; from hfi.jobs.own_process import own_process; pool = own_process(); "
+        "print(pool.submit(os.getpid).result(), flush=True); pool.submit(time.sleep, 600).result()"
+    )
+    with subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert child.is_running()
+        parent.kill()
+    wait_until(lambda: not child.is_running() or child.status() == "zombie", "death of the process", 10.0)
 
 
 def test_a_method_may_have_targets_of_its_own() -> None:
