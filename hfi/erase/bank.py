@@ -19,7 +19,8 @@ from hfi.erase.concept import Side
 from hfi.parallel import gather_, own_part, share_chunks
 from hfi.pipelines import Pipeline, add_noise, encode_null_prompt, predict_noise, sample_latents
 
-CHUNK_SIZE = 64  # points predicted together
+MAX_CHUNK_SIZE = 64  # points predicted together,
+CHUNK_PX = 2**16  # or as many as have this many latent pixels: 16 of Stable Diffusion 1.5, 4 of XL
 NULL_SHARE = 0.125  # part of the retain points whose prompt is the empty one, so that guidance keeps its footing
 ROLLOUT_STEPS = 25  # sampler steps of a trajectory; SDD's code uses 50
 POINTS_PER_TRAJECTORY = 8  # points kept of each trajectory
@@ -120,7 +121,8 @@ def predict_in_chunks(
     prompt_ids: Int[Tensor, " points"],
 ) -> Float[Tensor, "points channels height width"]:
     """What the frozen original predicts at each point under the prompt of that index."""
-    chunks = [slice(start, start + CHUNK_SIZE) for start in range(0, len(points), CHUNK_SIZE)]
+    size = max(1, min(MAX_CHUNK_SIZE, CHUNK_PX // points.latents[0, 0].numel()))
+    chunks = [slice(start, start + size) for start in range(0, len(points), size)]
     predictions = torch.zeros_like(points.latents)
     for c in (chunks[number] for number in share_chunks(len(chunks))):
         predictions[c] = predict_noise(pipeline, points.latents[c], points.timesteps[c], embeds[prompt_ids[c]])

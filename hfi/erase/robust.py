@@ -16,7 +16,6 @@ not here. The limit: an attack without text, such as TINA, is not covered by any
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -85,7 +84,7 @@ def erase_robust(
         InvalidInputError: There is no flagged picture to invert.
         TrainingDivergedError: A loss is not finite, or exploded.
     """
-    started = time.monotonic()
+    seconds_inverting = 0.0
     folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
     latents, weights = _flagged_latents(pipeline, concept, config)
     run = _fingerprint(concept, latents, weights, config)
@@ -105,7 +104,9 @@ def erase_robust(
         results.append(result)
         if number + 1 < config.robust_rounds:
             token_folder = round_folder / f"token-{run}" if round_folder is not None else None
-            found += _invert_again(pipeline, unet, latents, weights, config, number, count_step, token_folder)
+            again = _invert_again(pipeline, unet, latents, weights, config, number, count_step, token_folder)
+            found += again
+            seconds_inverting += float(again[0].card["seconds"])
     return EraseResult(
         unet=result.unet,
         losses=[loss for result in results for loss in result.losses],
@@ -113,7 +114,7 @@ def erase_robust(
         retain_losses=[loss for result in results for loss in result.retain_losses],
         num_trainable=result.num_trainable,
         first_step=sum(result.first_step for result in results),
-        seconds=time.monotonic() - started,
+        seconds=sum(result.seconds for result in results) + seconds_inverting,
         peak_memory_mib=peak_memory_mib(result.unet.device),
         tokens=found,
     )

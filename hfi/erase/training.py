@@ -73,7 +73,7 @@ class EraseResult:
         retain_losses: Its retaining part (before weighting).
         num_trainable: Numbers that were allowed to change.
         first_step: 0, or the step of the checkpoint that this run went on from.
-        seconds: Wall-clock time of this call.
+        seconds: Wall-clock time; of a run that went on from a checkpoint also what was spent until that.
         peak_memory_mib: Highest memory so far: of the device if it is a GPU, else of the process.
         tokens: Concept tokens that were found on the way (robust).
     """
@@ -101,7 +101,7 @@ class TrainingState:
         average: The teacher's parameters, in the order of `params`.
         losses: For each step done a tensor [total, erase, retain].
         bank: Training points in use, as plain tensors.
-        started: When it began, on the monotonic clock.
+        started: When it would have begun, on the monotonic clock, had it not been interrupted.
     """
 
     student: UNet2DConditionModel
@@ -279,6 +279,7 @@ def save_checkpoint(state: TrainingState, folder: Path, run: str) -> None:
         "optimizer": state.optimizer.state_dict(),
         "losses": torch.stack(state.losses),
         "bank": state.bank,
+        "seconds": time.monotonic() - state.started,
     }
     unfinished = folder / f"{CHECKPOINT_NAME}.unfinished"
     torch.save(content, unfinished)
@@ -301,6 +302,7 @@ def restore_checkpoint_(state: TrainingState, folder: Path | None, run: str) -> 
     state.optimizer.load_state_dict(content["optimizer"])
     state.losses = list(content["losses"])
     state.bank = content["bank"]
+    state.started = time.monotonic() - content["seconds"]
     return state.num_steps_done
 
 

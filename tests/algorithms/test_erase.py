@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,14 +166,19 @@ def test_resumed_ends_where_uninterrupted_does(
     def interrupt(num_steps_done: int, total: int, losses: Mapping[str, float]) -> None:
         if num_steps_done == total - 2:  # of the last round, if there are rounds
             raise KeyboardInterrupt
+        if num_steps_done == 1:
+            time.sleep(0.5)
 
     with pytest.raises(KeyboardInterrupt):
         erase(pipeline, config, checkpoint_dir=tmp_path / "parts", on_step=interrupt)
+    started = time.monotonic()
     resumed = erase(pipeline, config, checkpoint_dir=tmp_path / "parts")
+    seconds_of_call = time.monotonic() - started
     rounds = 1 if config.method == "robust" else 0
     assert resumed.first_step == 4 + 7 * rounds
     assert resumed.losses == expected.losses
     assert is_same(weights(resumed.unet), weights(expected.unet))
+    assert resumed.seconds > seconds_of_call  # what was spent before the interruption counts too
     again = erase(pipeline, config, checkpoint_dir=tmp_path / "parts")
     assert again.first_step == 7 + 7 * rounds and again.losses == expected.losses
     other = erase(pipeline, changed(config, seed=1), checkpoint_dir=tmp_path / "parts")
