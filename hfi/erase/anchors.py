@@ -1,25 +1,32 @@
-"""What a target prompt is mapped to: nothing, the rest of the prompt, or a prompt like it. Never imports torch.
+"""What a target is mapped to: nothing, the rest of the prompt, or the prompt with another word in the concept's place.
+Never imports torch.
 
 Mapped to the empty prompt, a target loses its style and background with its concept, and the retain term must win
-them back. Mapped to the rest of its own prompt, only the concept is moved; but of two things one is left, and the
-model learns to leave out one of any two. Mapped to the nearest prompt that must not change ("a fox and a gun" to "a fox
-and a key"), it learns to draw something else in the concept's place. (Ours; ESD's `erase_from`, arXiv 2303.07345, keeps
-a named concept, and Concept Ablation, arXiv 2303.13516, draws a named other one.)
+them back. Mapped to the rest of its own prompt, only the concept is moved; but of two things one is left, and a
+picture without a word for its style is still drawn in one, which may be the concept's. With another word in its place
+("a fox and a gun" becomes "a fox and a key", "a cartoon fox" becomes "a flat fox") something else is drawn there.
+(Ours; ESD's `erase_from`, arXiv 2303.07345, keeps a named concept, and Concept Ablation, arXiv 2303.13516, draws a
+named other one.)
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from math import comb, log
+from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
 MIN_LIFT = 3.0  # a concept word is three times as common in flagged prompts as in unflagged ones
 MIN_COUNT = 2  # flagged prompts that say it
 MAX_CHANCE = 0.01  # chance that flags given at random would meet the word as often
-LENGTH_COST = 0.5  # of each word more or less than the target has, where a lacking word costs the log of its rarity
 WORD = re.compile(r"[^\W\d_]+")
+PIECE = re.compile(r"[^\W\d_]+|[^\w\s]")
+MAX_SHARE_SAYING = 0.75  # of the retained prompts; what more of them say ("on", "background") stands for nothing
+STRIDE = 7919  # a prime: neighbouring turns take words far apart
+ARTICLES = ("a", "an")  # one and the same where a word is looked for
 
 
 def words_of(prompt: str) -> list[str]:
@@ -87,33 +94,82 @@ def without_concept(prompt: str, words: set[str], placeholders: Sequence[str] = 
     return re.sub(r"\s+", " ", rest).strip()
 
 
-def nearest_prompts(targets: Sequence[str], rests: Sequence[str], retained: Sequence[str]) -> list[str]:
-    """For each target the retained prompt that says the rest of it best, at the target's own length; ties in turn.
+@dataclass(frozen=True)
+class Substitutes:
+    """Words of retained prompts, each with its two neighbours on either side.
 
-    What a retained prompt lacks of the rest costs by its rarity among the retained: log(n / number that say it). A rest
-    of which no retained prompt says anything, and one without words, stays as it is.
+    Attributes:
+        pieces: Every word and mark that occurs; what follows are their indices.
+        words: The word at each place, shape (places,).
+        neighbours: The pieces before and behind it, shape (places, 4).
+    """
+
+    pieces: list[str]
+    words: np.ndarray
+    neighbours: np.ndarray
+
+
+def collect_substitutes(retained: Sequence[str]) -> Substitutes:
+    """Every word of the retained prompts but those that most of them say."""
+    prompts = list(dict.fromkeys(retained))
+    counts = Counter(word for prompt in prompts for word in set(words_of(prompt)))
+    common = {word for word, count in counts.items() if count > max(1, MAX_SHARE_SAYING * len(prompts))}
+    numbers: dict[str, int] = {}
+    words, neighbours = [], []
+    for prompt in prompts:
+        pieces = _with_ends(PIECE.findall(prompt))
+        ids = [numbers.setdefault(piece, len(numbers)) for piece in pieces]
+        for k in range(2, len(pieces) - 2):
+            if WORD.fullmatch(pieces[k]) and pieces[k] not in common | {ARTICLES[0]}:
+                words.append(ids[k])
+                neighbours.append([ids[k - 2], ids[k - 1], ids[k + 1], ids[k + 2]])
+    return Substitutes(list(numbers), np.array(words, int), np.array(neighbours, int).reshape(-1, 4))
+
+
+def with_substitutes(prompt: str, concept: set[str], substitutes: Substitutes, turn: int = 0) -> str:
+    """The prompt with each run of concept words changed for a word that retained prompts say in such a place.
+
+    That is one with as many of the four neighbours as can be had; of several one by `turn`. Words that the prompt says
+    already are not taken. A run may skip one word ("stick of dynamite"). Without any substitute it is left out.
 
     Args:
-        targets: prompts to erase.
-        rests: what is left of each without the concept (`without_concept`).
-        retained: prompts that must not change, none of which says the concept.
+        prompt: The target.
+        concept: Concept words, in lower case.
+        substitutes: Of the retained prompts, none of which says the concept.
+        turn: Number of the target, so that those alike are given different words.
     """
-    prompts = list(dict.fromkeys(retained))
-    lengths = np.array([len(words_of(prompt)) for prompt in prompts])
-    lists: dict[str, list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        for word in set(words_of(prompt)):
-            lists.setdefault(word, []).append(index)
-    saying = {word: np.array(indices) for word, indices in lists.items()}
-    nearest = []
-    for turn, (target, rest) in enumerate(zip(targets, rests, strict=True)):
-        known = sorted(set(words_of(rest)) & saying.keys())
-        if not known:
-            nearest.append(rest)
-            continue
-        costs = LENGTH_COST * np.abs(lengths - len(words_of(target)))
-        for word in known:  # one that nobody says is lacked by all alike
-            costs[saying[word]] -= log(len(prompts) / len(saying[word]))
-        best = np.flatnonzero(costs <= costs.min() + 1e-9)
-        nearest.append(prompts[best[turn % len(best)]])
-    return nearest
+    pieces = PIECE.findall(prompt)
+    around, numbers = _with_ends(pieces), {piece: number for number, piece in enumerate(substitutes.pieces)}
+    taken = [numbers[word] for word in concept.union(around) if word in numbers]
+    is_free = ~np.isin(substitutes.words, taken)
+    changed: list[str] = []
+    end = 0
+    for first, behind in _runs(pieces, concept):
+        changed += pieces[end:first]
+        neighbours = [*around[first : first + 2], *around[behind + 2 : behind + 4]]
+        ids = np.array([numbers.get(piece, -1) for piece in neighbours])
+        alike = np.where(is_free, (substitutes.neighbours == ids).sum(1), 0)
+        places = np.flatnonzero(alike == alike.max(initial=1))
+        if len(places):
+            word = substitutes.pieces[substitutes.words[places[turn * STRIDE % len(places)]]]
+            if changed and changed[-1].lower() in ARTICLES:
+                changed[-1] = changed[-1][0] + ("n" if word[0] in "aeiou" else "")
+            changed.append(word)
+        end = behind
+    return re.sub(r"\s+(?=[^\w\s])", "", " ".join([*changed, *pieces[end:]]))
+
+
+def _with_ends(pieces: Sequence[str]) -> list[str]:
+    """Lower case, one article for all, and two pieces of nothing at either end."""
+    return ["", "", *(ARTICLES[0] if piece.lower() in ARTICLES else piece.lower() for piece in pieces), "", ""]
+
+
+def _runs(pieces: Sequence[str], concept: set[str]) -> list[tuple[int, int]]:
+    """Where runs of concept words begin and end, one other word between two of them included."""
+    runs: list[tuple[int, int]] = []
+    for place in (k for k, piece in enumerate(pieces) if piece.lower() in concept):
+        if runs and place - runs[-1][1] <= 1:
+            runs[-1] = (runs[-1][0], place + 1)
+        else:
+            runs.append((place, place + 1))
+    return runs

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.config import EraseConfig
-from hfi.erase.anchors import concept_words, nearest_prompts, without_concept
+from hfi.erase.anchors import collect_substitutes, concept_words, with_substitutes, without_concept
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
 from hfi.pipelines import Pipeline, encode_images, encode_null_prompt, tokenizers
@@ -31,6 +31,8 @@ class Concept:
         images: Flagged pictures, one for each prompt; or give their `latents`. Needed for `latents="noised"`.
         latents: The pictures' latents, if they are known.
         weights: Concept score of each picture, for inverting again (`robust`); None = all the same.
+        picture_prompts: What each picture was made with, where prompts are tokens or words that say less; "" = not
+            known; None = `prompts`.
         anchors: What each prompt is mapped to; None = as the configuration says.
         tokens: Concept tokens whose placeholders occur in prompts.
         retain_prompts: Prompts whose prediction must not change; without any, only the empty prompt is retained.
@@ -43,6 +45,7 @@ class Concept:
     images: Sequence[Image.Image] | None = None
     latents: Float[Tensor, "targets channels height width"] | None = None
     weights: Sequence[float] | None = None
+    picture_prompts: Sequence[str] | None = None
     anchors: Sequence[str] | None = None
     tokens: Sequence[ConceptToken] = ()
     retain_prompts: Sequence[str] = ()
@@ -133,10 +136,11 @@ def check_concept(concept: Concept, config: EraseConfig, *, has_pictures: bool) 
         raise InvalidInputError(
             "latents = 'noised' needs the flagged pictures: give them, or choose latents = 'rollout'."
         )
-    if concept.anchors is not None and len(concept.anchors) != len(concept.prompts):
-        raise InvalidInputError(
-            f"There are {len(concept.anchors)} anchors for {len(concept.prompts)} targets: give one for each."
-        )
+    for what, given in (("anchors", concept.anchors), ("picture_prompts", concept.picture_prompts)):
+        if given is not None and len(given) != len(concept.prompts):
+            raise InvalidInputError(
+                f"There are {len(given)} {what} for {len(concept.prompts)} targets: give one for each."
+            )
 
 
 def _check_sampled_size(
@@ -167,14 +171,20 @@ def anchor_prompts(concept: Concept, config: EraseConfig) -> list[str]:
         return [""] * len(concept.prompts)
     placeholders = [token.placeholder for token in concept.tokens]
     plain = [prompt for prompt in concept.prompts if not any(name in prompt for name in placeholders)]
-    words = concept_words(plain, concept.retain_prompts)
-    rests = [without_concept(prompt, words, placeholders) for prompt in concept.prompts]
     if config.anchor == "rest":
-        return rests
-    # a token's prompt says nothing beside it, so there is nothing to be near to
-    nearest = nearest_prompts(concept.prompts, rests, concept.retain_prompts)
-    is_token = [any(name in prompt for name in placeholders) for prompt in concept.prompts]
-    return [rest if of_token else near for rest, near, of_token in zip(rests, nearest, is_token, strict=True)]
+        words = concept_words(plain, concept.retain_prompts)
+        # where no word is the concept's, a prompt's rest is the prompt: mapped to itself it would stay as it is
+        return [
+            "" if prompt in plain and not words else without_concept(prompt, words, placeholders)
+            for prompt in concept.prompts
+        ]
+    made_with = list(concept.picture_prompts or concept.prompts)
+    made_with = ["" if any(name in prompt for name in placeholders) else prompt for prompt in made_with]
+    words = concept_words([prompt for prompt in made_with if prompt], concept.retain_prompts)
+    if not words:
+        return [""] * len(made_with)
+    substitutes = collect_substitutes(concept.retain_prompts)
+    return [with_substitutes(prompt, words, substitutes, turn) for turn, prompt in enumerate(made_with)]
 
 
 def _joint_side(

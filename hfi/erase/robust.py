@@ -141,17 +141,19 @@ def with_tokens(concept: Concept, found: Sequence[ConceptToken], latents: Tensor
     if not found:
         return concept if latents is None else dataclasses.replace(concept, images=None, latents=latents)
     prompts = [f"a {token.placeholder}" for token in found]
-    anchors = None if concept.anchors is None else [*concept.anchors, *([""] * len(prompts))]
+    made_with = [""] * len(prompts)
     if latents is not None:
         repeats = -(-len(latents) // len(prompts))
-        paired = (prompts * repeats)[: len(latents)]
-        anchors = None if concept.anchors is None else [*concept.anchors, *([""] * len(paired))]
-        prompts, latents = paired, torch.cat([latents, latents])
+        prompts = (prompts * repeats)[: len(latents)]
+        made_with = list(concept.picture_prompts or concept.prompts)
+        latents = torch.cat([latents, latents])
+    anchors = None if concept.anchors is None else [*concept.anchors, *([""] * len(prompts))]
     return dataclasses.replace(
         concept,
         prompts=[*concept.prompts, *prompts],
         images=None,
         latents=latents,
+        picture_prompts=[*(concept.picture_prompts or concept.prompts), *made_with],
         anchors=anchors,
         tokens=[*concept.tokens, *found],
     )

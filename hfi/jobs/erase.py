@@ -189,6 +189,7 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
         prompts,
         images=[pictures[row] for row in rows] if pictures else None,
         weights=[max(scores[flagged[row].sha256], MIN_WEIGHT) for row in rows],
+        picture_prompts=[known[row] or "" for row in rows],
         tokens=inputs.tokens,
         retain_prompts=split_texts(config.retain_text) or [image.prompt for image in retained],
         retain_images=(load_images(store, retained) or None) if pictures else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from PIL import Image
 
 from hfi.erase import Concept, EraseResult, bank, export_folder, sdd, target_pairs, training
 from hfi.erase import erase as erase_concept
-from hfi.erase.anchors import nearest_prompts
-from hfi.erase.concept import anchor_prompts, split_texts
+from hfi.erase.anchors import collect_substitutes, with_substitutes
+from hfi.erase.concept import anchor_prompts, check_concept, split_texts
 from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError, UnknownTokenError
 from hfi.inversion import ConceptToken
 from hfi.pipelines import encode_prompts, load_pipeline, predict_noise
@@ -264,27 +265,45 @@ def test_anchor_prompts_are_as_given_or_as_configured() -> None:
     assert anchor_prompts(concept, CONFIG) == ["", ""]
     assert anchor_prompts(concept, changed(anchor="rest")) == ["a", "a red"]
     assert anchor_prompts(concept, changed(anchor="concept", anchor_concept="a cat")) == ["a cat"] * 2
-    assert anchor_prompts(concept, changed(anchor="nearest")) == ["a cat", "a red dog"]
-    assert anchor_prompts(Concept(["a bomb"]), changed(anchor="nearest")) == [""], "nothing to be near to"
+    assert anchor_prompts(concept, changed(anchor="swap")) == ["a cat", "a red dog"]
+    assert anchor_prompts(Concept(["a bomb"]), changed(anchor="swap")) == [""], "no other word is known"
     assert anchor_prompts(Concept(["a bomb"], anchors=["a dog"]), CONFIG) == ["a dog"]
 
 
-def test_the_nearest_prompt_says_the_rest_at_the_same_length() -> None:
-    """What is rare weighs most, so the other thing of two stays; ties are taken in turn, tokens have no rest."""
-    kept = ["a fox", "a fox and a key", "a fox and a cup", "a cat and a key", "a cat", "the sea"]
-    targets = ["a fox and a gun", "a fox and a bomb", "a gun", "a dog and a gun", "one <gun-1>"]
-    rests = ["a fox and a", "a fox and a", "a", "a dog and a", "one"]
-    near = nearest_prompts(targets, rests, kept)
-    assert near[:2] == ["a fox and a key", "a fox and a cup"]
-    assert near[2] in ("a fox", "a cat") and near[3] in kept[1:4]
-    assert near[4] == "one", "nobody says anything of it"
-    assert nearest_prompts(["a gun"], [""], kept) == [""] and nearest_prompts(["a gun"], ["a"], []) == ["a"]
+@pytest.mark.parametrize("anchor", ["rest", "swap"])
+def test_a_concept_without_words_of_its_own_is_mapped_to_nothing(anchor: str) -> None:
+    """Mapped to itself it would stay as it is, and nobody would be told."""
+    concept = Concept(["a sea", "a red sea"], retain_prompts=["a sea", "a red sea", "a cat"])
+    assert anchor_prompts(concept, changed(anchor=anchor)) == ["", ""]
 
 
-def test_tokens_have_nothing_to_be_near_to(pipeline: StableDiffusionPipeline) -> None:
+def test_another_word_takes_the_concepts_place_and_the_rest_stays() -> None:
+    kept = ["a fox and a key", "a fox and a cup", "a flat cat on an orange sofa", "an icon key, a drop of oil"]
+    substitutes = collect_substitutes(kept)
+
+    def swapped(prompt: str, *words: str) -> set[str]:
+        return {with_substitutes(prompt, set(words), substitutes, turn) for turn in range(9)}
+
+    assert swapped("a fox and a gun", "gun") == {"a fox and a key", "a fox and a cup"}
+    assert swapped("a fox and a gun, a key", "gun") == {"a fox and a cup, a key"}, "nothing that is there already"
+    assert swapped("a drawn cat on an orange sofa", "drawn") == {"a flat cat on an orange sofa"}
+    assert swapped("a drawn key", "drawn") == {"an icon key"}
+    assert swapped("a stick of dynamite on an orange sofa", "stick", "dynamite") == {"a fox on an orange sofa"}
+    assert swapped("A Gun!", "gun") >= {"A cup!", "An icon!"}, "any word at all, and the article that goes with it"
+    assert swapped("the sea", "gun") == {"the sea"}
+    assert with_substitutes("a gun", {"gun"}, collect_substitutes([])) == "a"
+
+
+def test_a_token_is_mapped_to_what_its_pictures_prompt_becomes() -> None:
     token = ConceptToken("<gun>", torch.zeros(1, tiny.TEXT_WIDTH))
-    concept = Concept(["a <gun>", "a red bomb"], tokens=[token], retain_prompts=["a red dog", "a cat"])
-    assert anchor_prompts(concept, changed(anchor="nearest")) == ["a", "a red dog"]
+    made_with = ["a red gun", "a blue gun", ""]
+    kept = ["a red dog", "a blue dog", "a cat"]
+    concept = Concept(["a <gun>"] * 3, tokens=[token], picture_prompts=made_with, retain_prompts=kept)
+    assert anchor_prompts(concept, changed(anchor="swap")) == ["a red dog", "a blue dog", ""]
+    alone = Concept(["a <gun>"], tokens=[token], retain_prompts=kept)
+    assert anchor_prompts(alone, changed(anchor="swap")) == [""]
+    with pytest.raises(InvalidInputError, match="1 picture_prompts for 3 targets"):
+        check_concept(dataclasses.replace(concept, picture_prompts=["a gun"]), CONFIG, has_pictures=True)
 
 
 def test_update_average_hand_worked() -> None:

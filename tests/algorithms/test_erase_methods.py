@@ -174,8 +174,8 @@ CHOICES: list[dict[str, Any]] = [
         for value in choices("robust_method")
     ),
     {"anchor": "rest"},
-    {"anchor": "nearest"},
-    {"anchor": "nearest", "method": "closed_form"},
+    {"anchor": "swap"},
+    {"anchor": "swap", "method": "closed_form"},
     {"anchor": "concept", "anchor_concept": "a cat"},
     {"negative_guidance": 0.0},
 ]

@@ -44,7 +44,7 @@ TARGETS = (
 ANCHORS = (
     ("Nothing (the empty prompt)", "empty"),
     ("The rest of its prompt", "rest"),
-    ("The prompt to keep that is most like it", "nearest"),
+    ("The same prompt with another word in its place", "swap"),
     ("Another concept", "concept"),
 )
 WEIGHTS = (
