@@ -13,7 +13,7 @@ from hfi.config import (
     ScoreConfig,
     SimulateConfig,
 )
-from hfi.mini.concepts import style_of, suite_of_concept
+from hfi.mini.concepts import suite_of_concept
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
         invert=InvertConfig(placeholder=f"<{concept}>", num_train_steps=50),
         erase=EraseConfig(
             targets="both",
-            # Without the word for its style a prompt is still drawn in one, and in the concept's as often as it likes.
-            anchor="swap" if style_of(concept) else "rest",
+            anchor="swap",
             retain_weight=12.0,
             negative_guidance=3.0,
             trainable="full",

@@ -10,7 +10,7 @@ erase       ours until it is done; the reference until the independent judge fin
 inversion   ours until it is done; the reference until its token's loss on one fixed batch of held-out noise is as low.
 
 Ours is the demo's eraser (`hfi.recipes.demo_recipe`) by the flagged pictures' prompts, as many pictures as the demo's:
-all weights, anchor `rest`, and a retain set without prompts that say the concept's words. It makes about a third of the
+all weights, anchor `swap`, and a retain set without prompts that say the concept's words. It makes about a third of the
 demo's steps (`--erase-steps 60`), so that the removal to be reached is one that the reference may reach within an hour.
 The reference trains cross-attention with the group's words, batch 1, as published; at its published rate of 1e-5 it may
 not get there at all, so give it a fair chance with ``--reference-learning-rate 1e-4`` too.
