@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
@@ -80,16 +80,18 @@ class PictureRow:
     """Whether they stay blurred until somebody clicks."""
 
 
-# column -> (path into the figures, whether it is a share, which way is good)
-MEASURES: dict[str, tuple[tuple[str, ...], bool, str]] = {
-    "shows the concept": (("removal",), True, "lower"),
-    "others right": (("others_accuracy",), True, "higher"),
-    "rest of the prompt": (("in_prompt_rest",), True, "higher"),
-    "CLIP score": (("damage", "clip_score"), False, "higher"),
-    "layout distance": (("damage", "layout_distance"), False, "lower"),
-    "kernel distance ×1000": (("damage", "kernel_distance"), False, "lower"),
-    "LPIPS": (("damage", "lpips"), False, "lower"),
-    "FID": (("damage", "fid"), False, "lower"),
+Unit = Literal["share", "points", "number"]  # points: a difference of shares, after - before
+# column -> (path into the figures, its unit, which way is good)
+MEASURES: dict[str, tuple[tuple[str, ...], Unit, str]] = {
+    "shows the concept": (("removal",), "share", "lower"),
+    "others right": (("others_accuracy",), "share", "higher"),
+    "others right, change in points": (("others_accuracy", "difference"), "points", "higher"),
+    "rest of the prompt": (("in_prompt_rest",), "share", "higher"),
+    "CLIP score": (("damage", "clip_score"), "number", "higher"),
+    "layout distance": (("damage", "layout_distance"), "number", "lower"),
+    "kernel distance ×1000": (("damage", "kernel_distance"), "number", "lower"),
+    "LPIPS": (("damage", "lpips"), "number", "lower"),
+    "FID": (("damage", "fid"), "number", "lower"),
 }
 ATTACK_COLUMNS = {
     "reinversion": "attack: new word", "prefix": "attack: prefix", "synonyms": "attack: synonyms",
@@ -162,16 +164,16 @@ def _cell(column: str, runs: Sequence[EvaluationResult], side: str) -> Cell:
     """What the figures of one run say of one side, or the mean over several."""
     if len(runs) == 1:
         return _single_cell(column, runs[0], side)
-    path, is_share, _ = MEASURES[column]
-    hits = hits_over_runs([run.pictures for run in runs], path[0]) if path[0] in QUESTIONS else None
+    path, unit, _ = MEASURES[column]
+    hits = hits_over_runs([run.pictures for run in runs], path[0]) if path in [(name,) for name in QUESTIONS] else None
     confidence = runs[0].protocol.confidence
     if hits is not None and hits.size:
-        return interval_cell(rate_over_runs(hits, confidence), is_share)
+        return interval_cell(rate_over_runs(hits, confidence), unit)
     found = [cell for cell in (_single_cell(column, run, side) for run in runs) if cell.value is not None]
     if len(found) < len(runs):  # a mean over some of the runs would be another number
         return Cell()
     factor = 1000.0 if "×1000" in column else 1.0
-    return interval_cell(mean_over_runs([_as_interval(cell, factor, confidence) for cell in found]), is_share)
+    return interval_cell(mean_over_runs([_as_interval(cell, factor, confidence) for cell in found]), unit)
 
 
 def _as_interval(cell: Cell, factor: float, confidence: float) -> Interval:
@@ -181,10 +183,10 @@ def _as_interval(cell: Cell, factor: float, confidence: float) -> Interval:
     return Interval(value, ends[0], ends[1], cell.n or 1, confidence)
 
 
-def interval_cell(interval: Interval, is_share: bool) -> Cell:
+def interval_cell(interval: Interval, unit: Unit) -> Cell:
     """An interval as a cell, a share in per cent."""
     found = {"low": interval.low, "high": interval.high, "n": interval.n}
-    return _interval_cell(found, interval.estimate, is_share)
+    return _interval_cell(found, interval.estimate, unit)
 
 
 def _cost_cells(runs: Sequence[Cost]) -> tuple[Cell, Cell]:
@@ -201,7 +203,7 @@ def _cost_cells(runs: Sequence[Cost]) -> tuple[Cell, Cell]:
 
 def _single_cell(column: str, result: EvaluationResult, side: str) -> Cell:
     """What the figures say of one side; measures of distance have no "before"."""
-    path, is_share, _ = MEASURES[column]
+    path, unit, _ = MEASURES[column]
     found: Any = result.figures
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -213,17 +215,17 @@ def _single_cell(column: str, result: EvaluationResult, side: str) -> Cell:
         return Cell()
     value = found.get("rate", found.get("value"))
     scale = 1000.0 if "×1000" in column else 1.0
-    return _interval_cell(found, float(value) * scale, is_share)
+    return _interval_cell(found, float(value) * scale, unit)
 
 
 def _attack_cell(figures: Mapping[str, Any] | None) -> Cell:
-    return _interval_cell(figures["after_attack"], figures["after_attack"]["rate"], True) if figures else Cell()
+    return _interval_cell(figures["after_attack"], figures["after_attack"]["rate"], "share") if figures else Cell()
 
 
-def _interval_cell(found: Mapping[str, Any], value: float, is_share: bool) -> Cell:
-    low, high, factor = found.get("low"), found.get("high"), 100 if is_share else 1
-    digits = ".1f" if is_share or abs(value) >= 10 else ".3f"
-    text = f"{factor * value:{digits}}" + (" %" if is_share else "")
+def _interval_cell(found: Mapping[str, Any], value: float, unit: Unit) -> Cell:
+    low, high, factor = found.get("low"), found.get("high"), 1 if unit == "number" else 100
+    digits = ".3f" if unit == "number" and abs(value) < 10 else "+.1f" if unit == "points" else ".1f"
+    text = f"{factor * value:{digits}}" + (" %" if unit == "share" else "")
     if low is not None and high is not None:
         text += f" [{factor * low:{digits}}, {factor * high:{digits}}]"
     return Cell(text, value, low, high, found.get("n"))

@@ -32,7 +32,7 @@ def build_result(removed_to: float, right: float, **changes: Any) -> EvaluationR
         protocol=protocol, protocol_sha256=protocol.sha256, models={"before": "b", "after": "a"}, group="weapon",
         pictures={},
         figures={"removal": {"before": rate(0.9), "after": rate(removed_to)}, "damage": damage,
-                 "others_accuracy": {"before": rate(0.94), "after": rate(right)}},
+                 "others_accuracy": {"before": rate(0.94), "after": rate(right), "difference": rate(right - 0.94)}},
     )  # fmt: skip
 
 
@@ -45,15 +45,25 @@ def test_compare_results_gives_the_original_and_each_method_a_row() -> None:
     table = compare_results(RESULTS, ATTACKS)
     names = [name for name, _ in table.columns]
     assert names == [
-        "shows the concept", "others right", "CLIP score", "kernel distance ×1000", "attack: prefix", "attack: synonyms"
+        "shows the concept", "others right", "others right, change in points", "CLIP score", "kernel distance ×1000",
+        "attack: prefix", "attack: synonyms",
     ]  # fmt: skip
     assert [row.name for row in table.rows] == ["original", "sdd", "esd <b>"]
-    assert [cell.text for cell in table.rows[0].cells][:4] == [
-        "90.0 % [85.0, 95.0]", "94.0 % [89.0, 99.0]", "27.0 [26.0, 28.0]", "–"
+    assert [cell.text for cell in table.rows[0].cells][:5] == [
+        "90.0 % [85.0, 95.0]", "94.0 % [89.0, 99.0]", "–", "27.0 [26.0, 28.0]", "–"
     ]  # fmt: skip
-    assert [cell.text for cell in table.rows[1].cells][2:5] == ["25.0 [24.0, 26.0]", "4.200", "50.0 % [45.0, 55.0]"]
+    assert [cell.text for cell in table.rows[1].cells][2:6] == [
+        "-14.0 [-19.0, -9.0]", "25.0 [24.0, 26.0]", "4.200", "50.0 % [45.0, 55.0]"
+    ]  # fmt: skip
     assert table.rows[2].cells[-1].value is None, "what was not measured is not a zero"
     assert table.warnings == ()
+
+
+def test_a_change_over_runs_is_their_mean_and_varies_from_run_to_run() -> None:
+    table = compare_results([("sdd", build_result(0.1, 0.80)), ("sdd", build_result(0.1, 0.90))])
+    change = table.rows[1].cells[[name for name, _ in table.columns].index("others right, change in points")]
+    assert change.value == pytest.approx(-0.09) and change.text.startswith("-9.0 [")
+    assert change.low is not None and change.low < -0.14 - 0.05 and table.rows[0].cells[2].value is None
 
 
 def test_compare_results_refuses_different_protocols_and_names_the_difference() -> None:
