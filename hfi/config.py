@@ -118,7 +118,7 @@ class EraseConfig(JobConfig):
     targets: Literal["tokens", "prompts", "both", "text"] = Field("both", description="Erase the concept tokens, the flagged images' own prompts, both, or a concept in words.")
     text: str = Field("", max_length=2000, description="The concept in words (targets = text); several are separated by semicolons.")
     allow_weak_tokens: bool = Field(False, description="Erase also with tokens that do not reproduce the concept in their previews.")
-    anchor: Literal["empty", "rest", "swap", "concept"] = Field("empty", description="What a target is mapped to: the empty prompt, the rest of its own prompt (the words that only flagged prompts say are taken out), its own prompt with words of retained prompts in their place, or another concept.")
+    anchor: Literal["empty", "rest", "swap", "concept"] = Field("swap", description="What a target is mapped to: the empty prompt, the rest of its own prompt (the words that only flagged prompts say are taken out), its own prompt with words of retained prompts in their place, or another concept. Targets that are joined, and those none of whose words tells the concept, are mapped to the empty prompt instead of either of their own.")
     anchor_concept: str = Field("", max_length=2000, description="The concept that takes the target's place (anchor = concept), in words.")
     retain_text: str = Field("", max_length=20000, description="Prompts that must not change, separated by semicolons; default: those of the unflagged images.")
     retain_weight: float = Field(1.0, ge=0, description="Weight of keeping the original's prediction on unflagged prompts; 0 = off.")

@@ -138,4 +138,4 @@ def published_erase(method: EraseMethod) -> EraseConfig:
         "closed_form": {"closed_form_states": "tail", "closed_form_rounds": 3, "closed_form_regularization": 0.1},
         "robust": plain | esd | {"robust_method": "esd", "robust_rounds": 4, "robust_invert_steps": 3000},
     }  # fmt: skip
-    return EraseConfig.model_validate({"method": method} | constants[method])
+    return EraseConfig.model_validate({"method": method, "anchor": "empty"} | constants[method])

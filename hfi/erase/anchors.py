@@ -25,6 +25,7 @@ MAX_CHANCE = 0.01  # chance that flags given at random would meet the word as of
 WORD = re.compile(r"[^\W\d_]+")
 PIECE = re.compile(r"[^\W\d_]+|[^\w\s]")
 MAX_SHARE_SAYING = 0.75  # of the retained prompts; what more of them say ("on", "background") stands for nothing
+MIN_NEIGHBOURS = 2  # of four that a word's place must share with the concept's
 STRIDE = 7919  # a prime: neighbouring turns take words far apart
 ARTICLES = ("a", "an")  # one and the same where a word is looked for
 
@@ -130,7 +131,8 @@ def with_substitutes(prompt: str, concept: set[str], substitutes: Substitutes, t
     """The prompt with each run of concept words changed for a word that retained prompts say in such a place.
 
     That is one with as many of the four neighbours as can be had; of several one by `turn`. Words that the prompt says
-    already are not taken. A run may skip one word ("stick of dynamite"). Without any substitute it is left out.
+    already are not taken. A run may skip one word ("stick of dynamite"). It is left out where no word has been said
+    with two of its neighbours.
 
     Args:
         prompt: The target.
@@ -149,7 +151,7 @@ def with_substitutes(prompt: str, concept: set[str], substitutes: Substitutes, t
         neighbours = [*around[first : first + 2], *around[behind + 2 : behind + 4]]
         ids = np.array([numbers.get(piece, -1) for piece in neighbours])
         alike = np.where(is_free, (substitutes.neighbours == ids).sum(1), 0)
-        places = np.flatnonzero(alike == alike.max(initial=1))
+        places = np.flatnonzero(alike == alike.max(initial=MIN_NEIGHBOURS))
         if len(places):
             word = substitutes.pieces[substitutes.words[places[turn * STRIDE % len(places)]]]
             if changed and changed[-1].lower() in ARTICLES:

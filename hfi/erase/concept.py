@@ -178,7 +178,9 @@ def anchor_prompts(concept: Concept, config: EraseConfig) -> list[str]:
             "" if prompt in plain and not words else without_concept(prompt, words, placeholders)
             for prompt in concept.prompts
         ]
-    made_with = list(concept.picture_prompts or concept.prompts)
+    # a trajectory that is sampled for a token shows what the token brings, not what was in a picture
+    is_paired = config.latents == "noised" or config.method == "closed_form"
+    made_with = list((is_paired and concept.picture_prompts) or concept.prompts)
     made_with = ["" if any(name in prompt for name in placeholders) else prompt for prompt in made_with]
     words = concept_words([prompt for prompt in made_with if prompt], concept.retain_prompts)
     if not words:
@@ -205,9 +207,9 @@ def _joint_side(
     joint_embeds = encode_prompts_with_tokens(pipeline, [joint], concept.tokens)
     if config.sdd_prompts == "sample_joint":
         return dataclasses.replace(own, sampling_embeds=joint_embeds), anchors
-    if len(set(anchors)) > 1:
-        raise InvalidInputError("Targets that are trained as one prompt need the same anchor: choose anchor = 'empty'.")
-    return dataclasses.replace(own, embeds=joint_embeds), anchors[:1]
+    if len(set(anchors)) > 1 and concept.anchors is not None:
+        raise InvalidInputError("Targets that are trained as one prompt need the same anchor: give one for all.")
+    return dataclasses.replace(own, embeds=joint_embeds), anchors[:1] if len(set(anchors)) == 1 else [""]
 
 
 def _retain_side(pipeline: Pipeline, concept: Concept, kept: Tensor | None, target_latents: Tensor | None) -> Side:

@@ -19,8 +19,9 @@ from tests import tiny
 TOKEN = ConceptToken("<concept>", torch.full((1, tiny.TEXT_WIDTH), 0.02))
 # Two batches a bank, used twice: a few steps then cross the border between two banks.
 CONFIG = EraseConfig(
-    num_train_steps=3, batch_size=2, learning_rate=1e-3, checkpoint_every_n_steps=2, bank_batches=2, bank_passes=2
-)
+    anchor="empty", num_train_steps=3, batch_size=2, learning_rate=1e-3, checkpoint_every_n_steps=2,
+    bank_batches=2, bank_passes=2,
+)  # fmt: skip
 
 
 def latents(count: int, seed: int = 0) -> torch.Tensor:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from hfi.erase import Concept, EraseResult, bank, export_folder, sdd, target_pairs, training
 from hfi.erase import erase as erase_concept
-from hfi.erase.anchors import collect_substitutes, with_substitutes
 from hfi.erase.concept import anchor_prompts, check_concept, split_texts
 from hfi.errors import ConflictError, InvalidInputError, ModelFolderError, TrainingDivergedError, UnknownTokenError
 from hfi.inversion import ConceptToken
@@ -277,29 +276,13 @@ def test_a_concept_without_words_of_its_own_is_mapped_to_nothing(anchor: str) ->
     assert anchor_prompts(concept, changed(anchor=anchor)) == ["", ""]
 
 
-def test_another_word_takes_the_concepts_place_and_the_rest_stays() -> None:
-    kept = ["a fox and a key", "a fox and a cup", "a flat cat on an orange sofa", "an icon key, a drop of oil"]
-    substitutes = collect_substitutes(kept)
-
-    def swapped(prompt: str, *words: str) -> set[str]:
-        return {with_substitutes(prompt, set(words), substitutes, turn) for turn in range(9)}
-
-    assert swapped("a fox and a gun", "gun") == {"a fox and a key", "a fox and a cup"}
-    assert swapped("a fox and a gun, a key", "gun") == {"a fox and a cup, a key"}, "nothing that is there already"
-    assert swapped("a drawn cat on an orange sofa", "drawn") == {"a flat cat on an orange sofa"}
-    assert swapped("a drawn key", "drawn") == {"an icon key"}
-    assert swapped("a stick of dynamite on an orange sofa", "stick", "dynamite") == {"a fox on an orange sofa"}
-    assert swapped("A Gun!", "gun") >= {"A cup!", "An icon!"}, "any word at all, and the article that goes with it"
-    assert swapped("the sea", "gun") == {"the sea"}
-    assert with_substitutes("a gun", {"gun"}, collect_substitutes([])) == "a"
-
-
 def test_a_token_is_mapped_to_what_its_pictures_prompt_becomes() -> None:
     token = ConceptToken("<gun>", torch.zeros(1, tiny.TEXT_WIDTH))
     made_with = ["a red gun", "a blue gun", ""]
     kept = ["a red dog", "a blue dog", "a cat"]
     concept = Concept(["a <gun>"] * 3, tokens=[token], picture_prompts=made_with, retain_prompts=kept)
     assert anchor_prompts(concept, changed(anchor="swap")) == ["a red dog", "a blue dog", ""]
+    assert anchor_prompts(concept, changed(anchor="swap", latents="rollout")) == [""] * 3, "nothing of it is sampled"
     alone = Concept(["a <gun>"], tokens=[token], retain_prompts=kept)
     assert anchor_prompts(alone, changed(anchor="swap")) == [""]
     with pytest.raises(InvalidInputError, match="1 picture_prompts for 3 targets"):

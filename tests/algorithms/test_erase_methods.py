@@ -174,6 +174,7 @@ CHOICES: list[dict[str, Any]] = [
         for value in choices("robust_method")
     ),
     {"anchor": "rest"},
+    {"anchor": "rest", "sdd_prompts": "sample_one", "latents": "rollout"},
     {"anchor": "swap"},
     {"anchor": "swap", "method": "closed_form"},
     {"anchor": "concept", "anchor_concept": "a cat"},
