@@ -1,4 +1,4 @@
-"""Which words of flagged prompts are the concept's, what is left of a prompt without them, and what takes their place."""
+"""Which words of flagged prompts are the concept's, what is left of a prompt without them, what takes their place."""
 
 from __future__ import annotations
 
