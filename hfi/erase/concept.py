@@ -166,8 +166,9 @@ def anchor_prompts(concept: Concept, config: EraseConfig) -> list[str]:
         return list(concept.anchors)
     if config.anchor == "concept":
         return [config.anchor_concept] * len(concept.prompts)
+    is_joined = config.method == "sdd" and config.sdd_prompts == "sample_one"
     # without unflagged prompts no word can be told to be the concept's
-    if config.anchor == "empty" or not concept.retain_prompts:
+    if config.anchor == "empty" or is_joined or not concept.retain_prompts:
         return [""] * len(concept.prompts)
     placeholders = [token.placeholder for token in concept.tokens]
     plain = [prompt for prompt in concept.prompts if not any(name in prompt for name in placeholders)]
@@ -207,9 +208,9 @@ def _joint_side(
     joint_embeds = encode_prompts_with_tokens(pipeline, [joint], concept.tokens)
     if config.sdd_prompts == "sample_joint":
         return dataclasses.replace(own, sampling_embeds=joint_embeds), anchors
-    if len(set(anchors)) > 1 and concept.anchors is not None:
+    if len(set(anchors)) > 1:
         raise InvalidInputError("Targets that are trained as one prompt need the same anchor: give one for all.")
-    return dataclasses.replace(own, embeds=joint_embeds), anchors[:1] if len(set(anchors)) == 1 else [""]
+    return dataclasses.replace(own, embeds=joint_embeds), anchors[:1]
 
 
 def _retain_side(pipeline: Pipeline, concept: Concept, kept: Tensor | None, target_latents: Tensor | None) -> Side:

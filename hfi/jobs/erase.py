@@ -171,6 +171,7 @@ def strong_tokens(tokens: list[ConceptToken], config: EraseConfig) -> list[Conce
 def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple[Concept, dict[str, Any]]:
     """What is erased and what is kept, as the eraser takes it; and how much it is."""
     from hfi.erase import Concept, split_texts, target_pairs
+    from hfi.erase.concept import anchor_prompts
 
     snapshot, _, scores = load_scored_snapshot(store, inputs.score_run)
     judged = top_flagged(snapshot.images, scores, len(snapshot.images))
@@ -195,6 +196,8 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
         retain_images=(load_images(store, retained) or None) if pictures else None,
     )
     counts = {"tokens": len(inputs.tokens), "weak_tokens": inputs.num_weak, "flagged": len(judged)}
+    pairs = zip(prompts, anchor_prompts(concept, config), strict=True)
+    counts["example"] = next(([p, anchor] for p, anchor in reversed([*pairs]) if p != anchor), None)
     if config.unjudged != "ignore":
         erased = {row for row in rows if row >= len(judged)}
         counts |= {
@@ -381,4 +384,9 @@ def _summary(run: Run) -> str:
     figures = run.metrics
     weak = figures.get("weak_tokens", 0)
     left_out = f" {weak} tokens do not reproduce the concept and were left out." if weak else ""
-    return f"A changed model after {figures['steps']} steps (run {run.id}); targets: {figures['targets']}.{left_out}"
+    target, anchor = figures.get("example") or ("", "")
+    example = f" For instance '{target}' is to be drawn as '{anchor or 'nothing in particular'}'." if target else ""
+    return (
+        f"A changed model after {figures['steps']} steps (run {run.id}); targets: {figures['targets']}."
+        f"{left_out}{example}"
+    )

@@ -80,6 +80,8 @@ def test_erase_leaves_a_model_its_losses_and_its_measured_cost(
     assert not (folder / "checkpoint").exists()
     assert result.figures["erase_seconds"] > 0 and result.figures["erase_peak_memory_mib"] > 0
     assert result.figures["retained"] == (2 if "retain_text" in settings else 4)
+    target, anchor = result.figures["example"]
+    assert target != anchor and f"For instance '{target}' is to be drawn as '" in result.summary
     if settings["method"] == "robust":
         assert [token.placeholder for token in load_concept_tokens(folder / "tokens")] == ["<again-1>"]
 
