@@ -44,7 +44,7 @@ TARGETS = (
 ANCHORS = (
     ("Nothing (the empty prompt)", "empty"),
     ("The rest of its prompt", "rest"),
-    ("The same prompt with another word in its place", "swap"),
+    ("Another word from prompts to keep", "swap"),
     ("Another concept", "concept"),
 )
 WEIGHTS = (
