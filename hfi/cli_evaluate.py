@@ -166,6 +166,10 @@ def results(
         Literal["demo", "thorough"],
         typer.Option(help="Settings of all erasers; thorough needs scored pictures that nobody judged."),
     ] = "demo",
+    anchor: Annotated[
+        Literal["empty", "rest", "swap"] | None,
+        typer.Option(help="What all erasers map their targets to; default: the recipe's.", show_default=False),
+    ] = None,
     num_train_steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps of methods that train; default: the recipe's.")
     ] = None,
@@ -192,6 +196,7 @@ def results(
     shared_settings = thorough_erase() if recipe == "thorough" else demo_recipe().erase
     settings = shared_settings.model_dump(exclude_unset=True)
     settings |= {"num_train_steps": num_train_steps} if num_train_steps else {}
+    settings |= {"anchor": anchor} if anchor else {}
     evaluate, _ = use_protocol(build_config(EvaluateConfig, {"protocol": protocol}))
     shared = evaluate.model_dump(include={"suite", "sampler", "num_inference_steps", "guidance_scale", "first_seed"})
     attacked = build_config(AttackConfig, shared | {"attack": attack, "num_images": num_attacked or 1})

@@ -93,9 +93,9 @@ def test_wrong_input_is_one_clear_sentence(
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
-        ([], ("ignore", 6, 200)),
-        (["--recipe", "thorough"], ("by_score", 12, 600)),
-        (["--recipe", "thorough", "--num-train-steps", "7"], ("by_score", 12, 7)),
+        ([], ("ignore", "swap", 6, 200)),
+        (["--recipe", "thorough"], ("by_score", "swap", 12, 600)),
+        (["--recipe", "thorough", "--anchor", "rest", "--num-train-steps", "7"], ("by_score", "rest", 12, 7)),
     ],
 )
 def test_results_takes_the_settings_of_a_recipe(
@@ -103,7 +103,7 @@ def test_results_takes_the_settings_of_a_recipe(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
-    wanted: tuple[str, int, int],
+    wanted: tuple[str, str, int, int],
 ) -> None:
     given: list[EraseConfig] = []
 
@@ -115,4 +115,4 @@ def test_results_takes_the_settings_of_a_recipe(
     monkeypatch.setattr("hfi.jobs.results_table.run_results", remember)
     Store.open(tmp_path / "hfi-store").close()
     run(capsys, "results", *options)
-    assert [(one.unjudged, one.batch_size, one.num_train_steps) for one in given] == [wanted]
+    assert [(one.unjudged, one.anchor, one.batch_size, one.num_train_steps) for one in given] == [wanted]
