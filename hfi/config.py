@@ -89,6 +89,7 @@ class InvertConfig(JobConfig):
     placeholder: str = Field("<concept>", description="Name of the concept token; several become <concept-1>, <concept-2>, ...")
     initializer: str = Field("", description="Word the token starts from, or several separated by commas; default: the common word of the prompts of the images, else the mean.")
     start: Literal["word", "encoder_output"] = Field("word", description="Start from the initializer's embedding, or from the text encoder's output for it (CrossInit).")
+    templates: Literal["plain", "prompts"] = Field("plain", exclude_if=_left_out_at("plain"), description="Prompts around the token while it is learned: 'a <concept>' and the like, or each picture's own prompt with the token in place of the words that only flagged prompts say. The second is for a style, and is erased in the same prompts.")
     num_concepts: int | Literal["auto"] = Field("auto", description="Tokens, one a cluster of flagged images; auto chooses by measured coverage.")
     num_vectors: int = Field(1, ge=1, le=16, description="Embedding rows of each token.")
     top_k: int = Field(256, ge=1, description="Images with the highest concept score that are used.")

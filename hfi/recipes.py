@@ -13,7 +13,7 @@ from hfi.config import (
     ScoreConfig,
     SimulateConfig,
 )
-from hfi.mini.concepts import suite_of_concept
+from hfi.mini.concepts import style_of, suite_of_concept
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LoopRecipe:
 def demo_recipe(concept: str = "weapon") -> LoopRecipe:
     """The demo: eight weapons, three simulated annotators with 10 % wrong answers, the embedded model.
 
-    Cost: 4 to 8 minutes on two cores, 1.3 GiB (2 to 3 more with the set-up). Results are in docs/LOG.md.
+    Cost: 3 to 8 minutes on two cores, 1.3 GiB (2 to 3 more with the set-up). Results are in docs/LOG.md.
 
     Args:
         concept: another group of the embedded world, or one of its styles; tuned for `weapon` alone.
@@ -49,6 +49,8 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
         ConfigError: the embedded world has no such concept.
     """
     suite = suite_of_concept(concept)
+    # a style has one side, which only the words for it should stand for, not what is drawn in it
+    tokens = {"templates": "prompts", "num_concepts": 1, "batch_size": 24} if style_of(concept) else {}
     sampler = {"sampler": "dpm-solver++", "num_inference_steps": 8, "guidance_scale": 3.0, "batch_size": 32}
     return LoopRecipe(
         group=concept,
@@ -57,7 +59,7 @@ def demo_recipe(concept: str = "weapon") -> LoopRecipe:
         generate=GenerateConfig(**sampler),
         simulate=SimulateConfig(concept=concept, num_annotators=3, error_rate=0.1),
         score=ScoreConfig(),
-        invert=InvertConfig(placeholder=f"<{concept}>", num_train_steps=50),
+        invert=InvertConfig(placeholder=f"<{concept}>", num_train_steps=50, **tokens),
         erase=EraseConfig(
             targets="both",
             anchor="swap",

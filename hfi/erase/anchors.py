@@ -15,76 +15,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 
-MIN_LIFT = 3.0  # a concept word is three times as common in flagged prompts as in unflagged ones
-MIN_COUNT = 2  # flagged prompts that say it
-MAX_CHANCE = 0.01  # chance that flags given at random would meet the word as often
-WORD = re.compile(r"[^\W\d_]+")
-PIECE = re.compile(r"[^\W\d_]+|[^\w\s]")
+from hfi.prompt_words import PIECE, WORD, runs_of, words_of
+
 MAX_SHARE_SAYING = 0.75  # of the retained prompts; what more of them say ("on", "background") stands for nothing
 MIN_NEIGHBOURS = 2  # of four that a word's place must share with the concept's
 STRIDE = 7919  # a prime: neighbouring turns take words far apart
 ARTICLES = ("a", "an")  # one and the same where a word is looked for
-
-
-def words_of(prompt: str) -> list[str]:
-    """The words of a prompt, in lower case."""
-    return WORD.findall(prompt.lower())
-
-
-def concept_words(flagged: Sequence[str], unflagged: Sequence[str]) -> set[str]:
-    """Words that decide whether a prompt's picture is flagged, and the words that come with them.
-
-    In rounds: the words that are common in flagged prompts and rare in unflagged ones; then prompts that say one are
-    explained and put aside, and the rest is looked at again. So a word that a model often fails to draw ("a weapon":
-    half of its pictures show none and are not flagged) is found too, and with "bow" also the "arrow" beside it.
-    """
-    flagged_sets, unflagged_sets = ([set(words_of(prompt)) for prompt in prompts] for prompts in (flagged, unflagged))
-    found: set[str] = set()
-    while True:
-        rest, rest_elsewhere = ([w for w in sets if not w & found] for sets in (flagged_sets, unflagged_sets))
-        new = {word for word in set().union(*rest) if _is_telling(_counts(word, rest, rest_elsewhere), MAX_CHANCE)}
-        if not new:
-            break
-        found |= new
-    companions = {w for w in set().union(*flagged_sets) if _is_telling(_counts(w, flagged_sets, rest_elsewhere), 1.0)}
-    return found | companions
-
-
-def _counts(word: str, flagged: Sequence[set[str]], unflagged: Sequence[set[str]]) -> tuple[int, int, int, int]:
-    """Flagged prompts that say a word, unflagged ones that do, all flagged ones, all unflagged ones."""
-    return (
-        sum(word in words for words in flagged),
-        sum(word in words for words in unflagged),
-        len(flagged),
-        len(unflagged),
-    )
-
-
-def _is_telling(counts: tuple[int, int, int, int], max_chance: float) -> bool:
-    """Whether a word is common in flagged prompts and rare in the others; lift has half a prompt added to either."""
-    count, count_elsewhere, num_flagged, num_unflagged = counts
-    lift = (count + 0.5) / (num_flagged + 1) / ((count_elsewhere + 0.5) / (num_unflagged + 1))
-    is_common = count >= MIN_COUNT and lift >= MIN_LIFT
-    num_with_word, num_prompts = count + count_elsewhere, num_flagged + num_unflagged
-    return is_common and chance_of_count(count, num_with_word, num_flagged, num_prompts) <= max_chance
-
-
-def chance_of_count(count: int, num_with_word: int, num_flagged: int, num_prompts: int) -> float:
-    """Chance that at least `count` of the flagged prompts say a word if flags fall at random (Fisher's exact test)."""
-    most = min(num_with_word, num_flagged)
-    ways = sum(
-        comb(num_flagged, k) * comb(num_prompts - num_flagged, num_with_word - k) for k in range(count, most + 1)
-    )
-    return ways / comb(num_prompts, num_with_word)
-
-
-def says_any(prompt: str, words: set[str]) -> bool:
-    """Whether a prompt says one of the words."""
-    return not words.isdisjoint(words_of(prompt))
 
 
 def without_concept(prompt: str, words: set[str], placeholders: Sequence[str] = ()) -> str:
@@ -146,7 +85,7 @@ def with_substitutes(prompt: str, concept: set[str], substitutes: Substitutes, t
     is_free = ~np.isin(substitutes.words, taken)
     changed: list[str] = []
     end = 0
-    for first, behind in _runs(pieces, concept):
+    for first, behind in runs_of(pieces, concept):
         changed += pieces[end:first]
         neighbours = [*around[first : first + 2], *around[behind + 2 : behind + 4]]
         ids = np.array([numbers.get(piece, -1) for piece in neighbours])
@@ -164,14 +103,3 @@ def with_substitutes(prompt: str, concept: set[str], substitutes: Substitutes, t
 def _with_ends(pieces: Sequence[str]) -> list[str]:
     """Lower case, one article for all, and two pieces of nothing at either end."""
     return ["", "", *(ARTICLES[0] if piece.lower() in ARTICLES else piece.lower() for piece in pieces), "", ""]
-
-
-def _runs(pieces: Sequence[str], concept: set[str]) -> list[tuple[int, int]]:
-    """Where runs of concept words begin and end, one other word between two of them included."""
-    runs: list[tuple[int, int]] = []
-    for place in (k for k, piece in enumerate(pieces) if piece.lower() in concept):
-        if runs and place - runs[-1][1] <= 1:
-            runs[-1] = (runs[-1][0], place + 1)
-        else:
-            runs.append((place, place + 1))
-    return runs

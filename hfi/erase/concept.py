@@ -16,10 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.config import EraseConfig
-from hfi.erase.anchors import collect_substitutes, concept_words, with_substitutes, without_concept
+from hfi.erase.anchors import collect_substitutes, with_substitutes, without_concept
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
 from hfi.pipelines import Pipeline, encode_images, encode_null_prompt, tokenizers
+from hfi.prompt_words import SLOT, concept_words
+
+TOKEN_TEMPLATE = f"a {SLOT}"  # the prompt of a token that was learned in no other
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Concept:
         weights: Concept score of each picture, for inverting again (`robust`); None = all the same.
         picture_prompts: What each picture was made with, where prompts are tokens or words that say less; "" = not
             known; None = `prompts`.
+        captions: For each picture the template that its token was learned in, such as "a {} fox"; "" = "a {}"; None =
+            "a {}" for all. Tokens that `robust` finds are learned and erased in them too.
         anchors: What each prompt is mapped to; None = as the configuration says.
         tokens: Concept tokens whose placeholders occur in prompts.
         retain_prompts: Prompts whose prediction must not change; without any, only the empty prompt is retained.
@@ -46,6 +51,7 @@ class Concept:
     latents: Float[Tensor, "targets channels height width"] | None = None
     weights: Sequence[float] | None = None
     picture_prompts: Sequence[str] | None = None
+    captions: Sequence[str] | None = None
     anchors: Sequence[str] | None = None
     tokens: Sequence[ConceptToken] = ()
     retain_prompts: Sequence[str] = ()
@@ -56,7 +62,7 @@ class Concept:
 def as_concept(concept: Concept | ConceptToken | str) -> Concept:
     """A concept from words or from one token, with nothing else known of it."""
     if isinstance(concept, ConceptToken):
-        return Concept([f"a {concept.placeholder}"], tokens=[concept])
+        return Concept([TOKEN_TEMPLATE.replace(SLOT, concept.placeholder)], tokens=[concept])
     return Concept([concept] if concept.strip() else []) if isinstance(concept, str) else concept
 
 
@@ -136,7 +142,8 @@ def check_concept(concept: Concept, config: EraseConfig, *, has_pictures: bool) 
         raise InvalidInputError(
             "latents = 'noised' needs the flagged pictures: give them, or choose latents = 'rollout'."
         )
-    for what, given in (("anchors", concept.anchors), ("picture_prompts", concept.picture_prompts)):
+    for what in ("anchors", "picture_prompts", "captions"):
+        given = getattr(concept, what)
         if given is not None and len(given) != len(concept.prompts):
             raise InvalidInputError(
                 f"There are {len(given)} {what} for {len(concept.prompts)} targets: give one for each."
@@ -179,9 +186,15 @@ def anchor_prompts(concept: Concept, config: EraseConfig) -> list[str]:
             "" if prompt in plain and not words else without_concept(prompt, words, placeholders)
             for prompt in concept.prompts
         ]
-    # a trajectory that is sampled for a token shows what the token brings, not what was in a picture
+    # a trajectory that is sampled for a token alone shows what the token brings, not what was in a picture
     is_paired = config.latents == "noised" or config.method == "closed_form"
-    made_with = list((is_paired and concept.picture_prompts) or concept.prompts)
+    captions = concept.captions or [""] * len(concept.prompts)
+    made_with = [
+        known if is_paired or caption else prompt
+        for prompt, known, caption in zip(
+            concept.prompts, concept.picture_prompts or concept.prompts, captions, strict=True
+        )
+    ]
     made_with = ["" if any(name in prompt for name in placeholders) else prompt for prompt in made_with]
     words = concept_words([prompt for prompt in made_with if prompt], concept.retain_prompts)
     if not words:
@@ -255,6 +268,7 @@ def target_pairs(
     tokens: Sequence[ConceptToken] = (),
     clusters: Sequence[int] = (),
     texts: Sequence[str] = (),
+    captions: Sequence[str] = (),
 ) -> tuple[list[int], list[str]]:
     """Pairs of flagged picture (by index) and prompt to erase, for `tokens`, `prompts`, `both` or `text`.
 
@@ -264,13 +278,19 @@ def target_pairs(
         tokens: Concept tokens.
         clusters: Index of the token of each picture; -1 = none.
         texts: Concepts in words; each is paired with every picture.
+        captions: Template of each picture that its token was learned in; empty = "a {}".
 
     Raises:
         InvalidInputError: No pair comes of it.
     """
     pairs: list[tuple[int, str]] = []
     if which in ("tokens", "both"):
-        pairs += [(i, f"a {tokens[cluster].placeholder}") for i, cluster in enumerate(clusters) if cluster >= 0]
+        templates = [caption or TOKEN_TEMPLATE for caption in captions] or [TOKEN_TEMPLATE] * len(clusters)
+        pairs += [
+            (i, templates[i].replace(SLOT, tokens[cluster].placeholder))
+            for i, cluster in enumerate(clusters)
+            if cluster >= 0
+        ]
     if which in ("prompts", "both"):
         pairs += [(i, prompt) for i, prompt in enumerate(prompts) if prompt]
     if which == "text":

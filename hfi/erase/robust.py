@@ -27,7 +27,7 @@ from torch import Tensor
 from hfi.config import EraseConfig, InvertConfig
 from hfi.erase.abo import erase_abo
 from hfi.erase.closed_form import erase_closed_form
-from hfi.erase.concept import Concept
+from hfi.erase.concept import TOKEN_TEMPLATE, Concept
 from hfi.erase.esd import erase_esd
 from hfi.erase.sdd import erase_sdd
 from hfi.erase.training import EraseResult, OnStep, fingerprint, peak_memory_mib
@@ -36,6 +36,7 @@ from hfi.inversion.tokens import ConceptToken, load_concept_tokens
 from hfi.inversion.train import invert_latents
 from hfi.parallel import is_first_part
 from hfi.pipelines import Pipeline, encode_images
+from hfi.prompt_words import SLOT
 
 
 class Eraser(Protocol):
@@ -104,7 +105,9 @@ def erase_robust(
         results.append(result)
         if number + 1 < config.robust_rounds:
             token_folder = round_folder / f"token-{run}" if round_folder is not None else None
-            again = _invert_again(pipeline, unet, latents, weights, config, number, count_step, token_folder)
+            again = _invert_again(
+                pipeline, unet, latents, weights, concept.captions, config, number, count_step, token_folder
+            )
             found += again
             seconds_inverting += float(again[0].card["seconds"])
     return EraseResult(
@@ -140,13 +143,15 @@ def with_tokens(concept: Concept, found: Sequence[ConceptToken], latents: Tensor
     """The concept with found tokens as further targets, each paired with as many flagged pictures as fall to it."""
     if not found:
         return concept if latents is None else dataclasses.replace(concept, images=None, latents=latents)
-    prompts = [f"a {token.placeholder}" for token in found]
-    made_with = [""] * len(prompts)
+    names = [token.placeholder for token in found]
+    made_with, captions = [""] * len(names), [""] * len(names)
     if latents is not None:
-        repeats = -(-len(latents) // len(prompts))
-        prompts = (prompts * repeats)[: len(latents)]
+        repeats = -(-len(latents) // len(names))
+        names = (names * repeats)[: len(latents)]
         made_with = list(concept.picture_prompts or concept.prompts)
+        captions = list(concept.captions or [""] * len(latents))
         latents = torch.cat([latents, latents])
+    prompts = [(caption or TOKEN_TEMPLATE).replace(SLOT, name) for caption, name in zip(captions, names, strict=True)]
     anchors = None if concept.anchors is None else [*concept.anchors, *([""] * len(prompts))]
     return dataclasses.replace(
         concept,
@@ -154,6 +159,7 @@ def with_tokens(concept: Concept, found: Sequence[ConceptToken], latents: Tensor
         images=None,
         latents=latents,
         picture_prompts=[*(concept.picture_prompts or concept.prompts), *made_with],
+        captions=None if concept.captions is None else [*concept.captions, *captions],
         anchors=anchors,
         tokens=[*concept.tokens, *found],
     )
@@ -176,7 +182,7 @@ def _flagged_latents(pipeline: Pipeline, concept: Concept, config: EraseConfig) 
 
 def _fingerprint(concept: Concept, latents: Tensor | None, weights: Sequence[float], config: EraseConfig) -> str:
     """Tells the tokens of one run from those of another in the same folder."""
-    prompts = [concept.prompts, concept.anchors or [], concept.retain_prompts]
+    prompts = [concept.prompts, concept.anchors or [], concept.retain_prompts, concept.captions or []]
     rows = [token.learned_embeds for token in concept.tokens]
     known = [tensor for tensor in (latents, concept.retain_latents, torch.tensor(weights)) if tensor is not None]
     return fingerprint(config, prompts, [*known, *rows])[:16]
@@ -187,6 +193,7 @@ def _invert_again(
     unet: UNet2DConditionModel,
     latents: Tensor,
     weights: Sequence[float],
+    captions: Sequence[str] | None,
     config: EraseConfig,
     number: int,
     count_step: CountStep,
@@ -205,7 +212,7 @@ def _invert_again(
     )
     done = steps_of_erasure(config.robust_method, config)
     tokens = invert_latents(
-        pipeline, latents, weights, settings, unet=unet,
+        pipeline, latents, weights, settings, unet=unet, captions=captions,
         on_step=lambda step, _total, losses: count_step(number, done + step, losses),
     )  # fmt: skip
     if folder is not None and is_first_part():

@@ -18,6 +18,7 @@ from hfi.inversion.coverage import choose_tokens, covered_by, preview_tokens
 from hfi.inversion.tokens import ConceptToken, placeholder_names
 from hfi.inversion.train import OnStep, invert
 from hfi.pipelines import Pipeline
+from hfi.prompt_words import caption_of, concept_words, words_of
 
 MAX_CONCEPTS = 12  # sides looked for when the number of tokens is automatic
 SMALLEST_CLUSTER = 4  # pictures; fewer teach a token their background rather than their object
@@ -89,9 +90,13 @@ def invert_concept(
     used_images, used_weights = [images[i] for i in used], [float(weights[i]) for i in used]
     flagged = embed_images(clip, used_images)
     clusters = cluster_images(flagged, _num_clusters(flagged, config), config.seed)
-    words = _start_words([prompts[i] for i in used] if prompts is not None else None, other_prompts, clusters, config)
-    tokens = invert(pipeline, used_images, used_weights, config, clusters.tolist(), words, on_step)
-    previews = preview_tokens(pipeline, tokens, preview_seeds, sampler or SamplerConfig())
+    known = [prompts[i] for i in used] if prompts is not None else None
+    concept = concept_words(known, other_prompts) if known is not None and config.templates == "prompts" else set()
+    captions = [caption_of(prompt, concept) for prompt in known] if known is not None and concept else None
+    words = _start_words(known, other_prompts, clusters, concept, config)
+    tokens = invert(pipeline, used_images, used_weights, config, clusters.tolist(), words, on_step, captions=captions)
+    templates = _preview_templates(captions, clusters)
+    previews = preview_tokens(pipeline, tokens, preview_seeds, sampler or SamplerConfig(), templates)
     return _measured(tokens, previews, flagged, clusters, used, clip, score_embeddings, config)
 
 
@@ -106,9 +111,13 @@ def _start_words(
     prompts: Sequence[str] | None,
     other_prompts: Sequence[str],
     clusters: Int[np.ndarray, " flagged"],
+    concept: set[str],
     config: InvertConfig,
 ) -> list[str]:
-    """The configured word for all, else the word that tells each cluster's prompts from all others, else nothing."""
+    """The configured word for all, else the word that tells each cluster's prompts from all others, else nothing.
+
+    A token in its pictures' prompts stands for concept words alone, so it starts from the one that its cluster says.
+    """
     count = int(clusters.max()) + 1
     if config.initializer or prompts is None:
         return [config.initializer] * count
@@ -116,8 +125,20 @@ def _start_words(
     for cluster in range(count):
         own = [prompt for prompt, label in zip(prompts, clusters, strict=True) if label == cluster]
         rest = [prompt for prompt, label in zip(prompts, clusters, strict=True) if label != cluster]
+        if concept:
+            own, rest = [" ".join(word for word in words_of(prompt) if word in concept) for prompt in own], []
         words.append(telling_word(own, rest, other_prompts))
     return words
+
+
+def _preview_templates(captions: Sequence[str] | None, clusters: Int[np.ndarray, " flagged"]) -> list[list[str]] | None:
+    """What each token is previewed in: its pictures' captions; None = alone."""
+    if captions is None:
+        return None
+    return [
+        [captions[row] for row in np.flatnonzero(clusters == cluster) if captions[row]]
+        for cluster in range(int(clusters.max()) + 1)
+    ]
 
 
 def _measured(

@@ -6,13 +6,13 @@ Source: k-means++ (Arthur and Vassilvitskii, 2007) on the sphere.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from hfi.errors import InvalidInputError
+from hfi.prompt_words import words_of
 
 NUM_RESTARTS = 10
 MAX_ROUNDS = 100
@@ -80,11 +80,6 @@ def _without_empty(similarity: Float[np.ndarray, "n k"]) -> Int[np.ndarray, " n"
     return labels
 
 
-def split_words(prompt: str) -> set[str]:
-    """Different words of a prompt, in lower case."""
-    return set(re.findall(r"[^\W\d_]+", prompt.lower()))
-
-
 def telling_word(prompts: Sequence[str], rest: Sequence[str] = (), unflagged: Sequence[str] = ()) -> str:
     """The word that tells a cluster's prompts from all others best, or an empty string.
 
@@ -98,7 +93,7 @@ def telling_word(prompts: Sequence[str], rest: Sequence[str] = (), unflagged: Se
         unflagged: Prompts of pictures that were not flagged.
     """
     values = {}
-    for word in sorted(set().union(*map(split_words, prompts))):
+    for word in sorted(set().union(*map(words_of, prompts))):
         here = _word_share(word, prompts)
         ratio = here / max(_word_share(word, [*rest, *unflagged]), 0.5 / (len(rest) + len(unflagged) + 1))
         flagged_ratio = _word_share(word, [*prompts, *rest]) / max(_word_share(word, unflagged), 1e-9)
@@ -109,4 +104,4 @@ def telling_word(prompts: Sequence[str], rest: Sequence[str] = (), unflagged: Se
 
 def _word_share(word: str, prompts: Sequence[str]) -> float:
     """Share of the prompts that contain the word."""
-    return sum(word in split_words(prompt) for prompt in prompts) / max(len(prompts), 1)
+    return sum(word in words_of(prompt) for prompt in prompts) / max(len(prompts), 1)

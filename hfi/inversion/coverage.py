@@ -17,8 +17,9 @@ from hfi.config import SamplerConfig
 from hfi.errors import InvalidInputError
 from hfi.inversion.tokens import ConceptToken, encode_prompts_with_tokens
 from hfi.pipelines import Pipeline, decode_latents, encode_null_prompt, initial_latents, sample_latents
+from hfi.prompt_words import SLOT
 
-PREVIEW_TEMPLATE = "a {}"
+PREVIEW_TEMPLATE = f"a {SLOT}"
 FEWEST_NEIGHBOURS = 5  # k of the paper
 # Previews that fall into a neighbourhood when they are spread as the flagged pictures are; exp(-3) = 5 % get none.
 EXPECTED_PREVIEWS = 3.0
@@ -29,13 +30,20 @@ def preview_tokens(
     tokens: Sequence[ConceptToken],
     seeds: Sequence[int],
     config: SamplerConfig,
+    templates: Sequence[Sequence[str]] | None = None,
 ) -> list[list[Image.Image]]:
     """Pictures of "a <token>" for each token and seed; the pipeline is left as it was.
+
+    Args:
+        templates: What each token is drawn in instead, one after the other, such as "a {} fox"; an empty list = alone.
 
     Returns:
         For each token a picture for each seed.
     """
-    prompts = [PREVIEW_TEMPLATE.format(token.placeholder) for token in tokens for _ in seeds]
+    prompts = []
+    for token, own in zip(tokens, templates or [[]] * len(tokens), strict=True):
+        around = own or [PREVIEW_TEMPLATE]
+        prompts += [around[k % len(around)].replace(SLOT, token.placeholder) for k in range(len(seeds))]
     all_seeds = [seed for _ in tokens for seed in seeds]
     images: list[Image.Image] = []
     for start in range(0, len(prompts), config.batch_size):

@@ -51,6 +51,7 @@ from hfi.pipelines import (
     predict_noise,
     text_encoders,
 )
+from hfi.prompt_words import SLOT
 
 TEMPLATES = ("a {}", "{}", "a picture of a {}", "a photo of a {}")
 DVAR_EVERY_N_STEPS = 5  # one more forward of a batch each; ours, the paper evaluates every step
@@ -118,6 +119,8 @@ def invert(
     clusters: Sequence[int] | None = None,
     initializers: Sequence[str] | None = None,
     on_step: OnStep | None = None,
+    *,
+    captions: Sequence[str] | None = None,
 ) -> list[ConceptToken]:
     """Learn one concept token for each cluster of flagged pictures. The pipeline is left as it was, bit for bit.
 
@@ -129,16 +132,19 @@ def invert(
         initializers: A word (or several, by commas) for each cluster, empty = the mean of the vocabulary; None =
             `config.initializer` for all.
         on_step: Called after each step with (num_steps_done, num_train_steps, {"loss": mean} every few steps).
+        captions: Each picture's own template, such as "a {} fox on a red background"; what it says otherwise is not
+            for the token to learn. Empty where not known, and None for all: TEMPLATES.
 
     Raises:
         NoFlaggedImagesError: There is no picture.
-        InvalidInputError: Lengths differ, a weight is not positive, a cluster is empty.
+        InvalidInputError: Lengths differ, a weight is not positive, a cluster is empty, a caption has no place for the
+            token.
         UnknownTokenError: An initializer has no token, or the placeholder is already a word of the model.
         TrainingDivergedError: The loss is not finite.
     """
     _checked_inputs(pipeline, len(images), weights, clusters, config)  # before the costly part
     latents = encode_images(pipeline, images)
-    return invert_latents(pipeline, latents, weights, config, clusters, initializers, on_step)
+    return invert_latents(pipeline, latents, weights, config, clusters, initializers, on_step, captions=captions)
 
 
 def invert_latents(
@@ -151,6 +157,7 @@ def invert_latents(
     on_step: OnStep | None = None,
     *,
     unet: UNet2DConditionModel | None = None,
+    captions: Sequence[str] | None = None,
 ) -> list[ConceptToken]:
     """`invert` for pictures that are encoded already, and for another UNet than the pipeline's own.
 
@@ -169,11 +176,12 @@ def invert_latents(
     names = placeholder_names(config.placeholder, num_clusters)
     start = torch.cat([initial_rows(pipeline, word, config) for word in words]).to(latents.device)
     search = _start_search(pipeline, start, config)
-    prompts = _template_prompts(pipeline, names, config.num_vectors)
+    own_templates = _checked_captions(captions, len(latents))
+    prompts = _template_prompts(pipeline, names, config.num_vectors, own_templates, cluster_ids)
 
     def losses_of(step: int) -> Float[Tensor, " clusters"]:
         generator = torch.Generator().manual_seed(_step_seed(config.seed, step))
-        batch = _draw_batch(latents, all_weights, cluster_ids, config, generator)
+        batch = _draw_batch(latents, all_weights, cluster_ids, own_templates, config, generator)
         with computing_in(config.precision):
             return _cluster_losses(pipeline, search.rows, prompts, batch, num_clusters, unet)
 
@@ -207,6 +215,7 @@ def invert_latents(
     learned_on = {
         "vocabulary_sha256": vocabulary_sha256(pipeline),
         "encoder_widths": [encoder.get_input_embeddings().weight.shape[1] for encoder in text_encoders(pipeline)],
+        "templates": "prompts" if any(own_templates) else "plain",
     }
     return [dataclasses.replace(token, card=token.card | learned_on) for token in tokens]
 
@@ -275,30 +284,43 @@ def _step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step + 1) % 2**63
 
 
-def _template_prompts(pipeline: Pipeline, names: Sequence[str], num_vectors: int) -> SplicedPrompts:
-    """All templates for the first token, then for the second, and so on."""
+def _template_prompts(
+    pipeline: Pipeline,
+    names: Sequence[str],
+    num_vectors: int,
+    captions: Sequence[str],
+    cluster_ids: Int[Tensor, " images"],
+) -> SplicedPrompts:
+    """All templates for the first token, then for the second, and so on; behind them each picture's own, if it has."""
     rows_of = {name: range(i * num_vectors, (i + 1) * num_vectors) for i, name in enumerate(names)}
-    return tokenize_spliced(pipeline, [template.format(name) for name in names for template in TEMPLATES], rows_of)
+    prompts = [template.format(name) for name in names for template in TEMPLATES]
+    prompts += [caption.replace(SLOT, names[i]) for caption, i in zip(captions, cluster_ids.tolist(), strict=True)]
+    return tokenize_spliced(pipeline, prompts, rows_of)
 
 
 def _draw_batch(
     latents: Float[Tensor, "images channels height width"],
     weights: Float[Tensor, " images"],
     cluster_ids: Int[Tensor, " images"],
+    captions: Sequence[str],
     config: InvertConfig,
     generator: torch.Generator,
 ) -> _Batch:
     """`batch_size` pictures of each cluster, in the clusters' order; this process's part of them."""
     chosen, factors, prompt_ids = [], [], []
+    has_own = torch.tensor([caption != "" for caption in captions])
+    first_own = (int(cluster_ids.max()) + 1) * len(TEMPLATES)
     for cluster in range(int(cluster_ids.max()) + 1):
         members = (cluster_ids == cluster).nonzero().squeeze(1)
         is_sampled = config.weighting == "sample"
         chances = draw_probabilities(weights[members] if is_sampled else torch.ones(len(members)))
         drawn = torch.multinomial(chances, config.batch_size, replacement=True, generator=generator)
-        chosen.append(members[drawn])
+        drawn_rows = members[drawn]
+        chosen.append(drawn_rows)
         factors.append(torch.ones(config.batch_size) if is_sampled else loss_factors(weights[members])[drawn])
         templates = torch.randint(len(TEMPLATES), (config.batch_size,), generator=generator)
-        prompt_ids.append(cluster * len(TEMPLATES) + templates)
+        plain = cluster * len(TEMPLATES) + templates
+        prompt_ids.append(torch.where(has_own[drawn_rows], first_own + drawn_rows, plain))
     rows, device = torch.cat(chosen), latents.device
     noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
     timesteps = _stratified_timesteps(len(rows), generator)
@@ -326,7 +348,11 @@ def _cluster_losses(
     unet: UNet2DConditionModel | None = None,
 ) -> Float[Tensor, " clusters"]:
     """Mean weighted denoising error of each cluster."""
-    prompt_embeds = encode_spliced(pipeline, prompts, rows)[batch.prompt_ids]
+    if len(prompts.token_ids) > len(batch.prompt_ids):  # most are of no picture of this batch
+        chosen = SplicedPrompts(prompts.token_ids[batch.prompt_ids.cpu()], prompts.row_ids[batch.prompt_ids.cpu()])
+        prompt_embeds = encode_spliced(pipeline, chosen, rows)
+    else:
+        prompt_embeds = encode_spliced(pipeline, prompts, rows)[batch.prompt_ids]
     noisy = add_noise(pipeline, batch.latents, batch.noise, batch.timesteps)
     noise_pred = predict_noise(pipeline, noisy, batch.timesteps, prompt_embeds, unet=unet)
     per_image = (noise_pred - batch.noise).square().mean(dim=(1, 2, 3))
@@ -359,6 +385,18 @@ def _checked_inputs(
     if any(name in pipeline.tokenizer.get_vocab() for name in names):
         raise UnknownTokenError(f"{config.placeholder} is already a word of this model: choose another placeholder.")
     return cluster_ids, all_weights
+
+
+def _checked_captions(captions: Sequence[str] | None, num_images: int) -> list[str]:
+    """A template for each picture, empty where the general ones are taken."""
+    if captions is None:
+        return [""] * num_images
+    if len(captions) != num_images:
+        raise InvalidInputError(f"There are {num_images} pictures and {len(captions)} captions: give one for each.")
+    wrong = next((caption for caption in captions if caption and SLOT not in caption), None)
+    if wrong is not None:
+        raise InvalidInputError(f"The caption {wrong!r} has no {SLOT}, which says where the token stands: put it in.")
+    return list(captions)
 
 
 def _check_finite(losses: Sequence[Tensor], last_step: int, config: InvertConfig) -> float:

@@ -256,6 +256,7 @@ def _removal_curve(
     """What is left of the concept, and what else is right, at each level."""
     levels: Sequence[float] = plan.noise if kind == "noise" else plan.labels
     series: dict[str, list[Point]] = {"shows the concept": [], "others right": []}
+    original: tuple[str, ...] = ()
     for level in levels:
         results = []
         for seed in plan.seeds:
@@ -263,12 +264,19 @@ def _removal_curve(
                 noise, count = (level, 0) if kind == "noise" else (0.1, int(level))
                 results.append(measure_point(store, project, noise, count, seed, erase, evaluate, progress))
         if results:
+            original = (_original(results[0]),)
             for name, measure in zip(series, ("removal", "others_accuracy"), strict=True):
                 rate = _rate(results, measure)
                 series[name].append(Point(float(level), rate.estimate, rate.low, rate.high, len(results)))
     label = "wrong answers of each simulated person" if kind == "noise" else "judged pictures"
     drawn = {name: tuple(points) for name, points in series.items() if points}
-    return Curve(TITLES[kind], label, "share of pictures", drawn, is_x_share=kind == "noise")
+    return Curve(TITLES[kind], label, "share of pictures", drawn, is_x_share=kind == "noise", notes=original)
+
+
+def _original(result: EvaluationResult) -> str:
+    """Where every point starts: all runs draw the same prompts and seeds, so the original is the same for all."""
+    shows, right = (result.figures[measure]["before"]["rate"] for measure in ("removal", "others_accuracy"))
+    return f"the original shows the concept in {100 * shows:.1f} % and draws {100 * right:.1f} % of the others right."
 
 
 def measure_point(

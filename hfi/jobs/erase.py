@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -35,6 +36,7 @@ from hfi.jobs.score import (
 )
 from hfi.model_folder import model_sha256
 from hfi.progress import QUIET, Progress
+from hfi.prompt_words import caption_of, concept_words, says_any
 from storage import Store
 from storage.records import Run, Snapshot, SnapshotImage, config_hash
 from storage.snapshot import load_snapshot
@@ -181,7 +183,8 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     if config.targets != "tokens":  # which stand for judged pictures alone
         flagged += likely
     known = [image.prompt or None for image in flagged]
-    rows, prompts = target_pairs(config.targets, known, inputs.tokens, clusters, split_texts(config.text))
+    captions = _captions(known, inputs, snapshot)
+    rows, prompts = target_pairs(config.targets, known, inputs.tokens, clusters, split_texts(config.text), captions)
     pictures = load_images(store, flagged) if config.method != "closed_form" else []
     retained: list[SnapshotImage | UnjudgedPicture] = []
     if not config.retain_text:
@@ -191,6 +194,7 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
         images=[pictures[row] for row in rows] if pictures else None,
         weights=[max(scores[flagged[row].sha256], MIN_WEIGHT) for row in rows],
         picture_prompts=[known[row] or "" for row in rows],
+        captions=[captions[row] for row in rows] if captions else None,
         tokens=inputs.tokens,
         retain_prompts=split_texts(config.retain_text) or [image.prompt for image in retained],
         retain_images=(load_images(store, retained) or None) if pictures else None,
@@ -207,6 +211,15 @@ def _gather_concept(store: Store, config: EraseConfig, inputs: _Inputs) -> tuple
     return concept, counts | {"retained": len(concept.retain_prompts)}
 
 
+def _captions(prompts: Sequence[str | None], inputs: _Inputs, snapshot: Snapshot) -> list[str]:
+    """What tokens that were learned in their pictures' prompts are erased in: those prompts; else nothing."""
+    if not any(token.card.get("templates") == "prompts" for token in inputs.tokens):
+        return []
+    flagged = [image.prompt for image in snapshot.images if image.is_harmful]
+    words = concept_words(flagged, [image.prompt for image in snapshot.images if not image.is_harmful])
+    return [caption_of(prompt or "", words) for prompt in prompts]
+
+
 def _unjudged(
     store: Store, config: EraseConfig, snapshot: Snapshot, inputs: _Inputs
 ) -> tuple[list[UnjudgedPicture], list[UnjudgedPicture]]:
@@ -220,8 +233,6 @@ def _unjudged(
     Raises:
         NotFoundError: there is none that the score model has scored.
     """
-    from hfi.erase.anchors import concept_words, says_any
-
     if config.unjudged == "ignore":
         return [], []
     project = inputs.score_run.config["project"]
@@ -255,8 +266,6 @@ def _cut(pictures: list[UnjudgedPicture]) -> list[UnjudgedPicture]:
 
 def _retained(snapshot: Snapshot, config: EraseConfig) -> list[SnapshotImage]:
     """Unflagged pictures, whose prompts must go on drawing what they draw; not those that say the concept's words."""
-    from hfi.erase.anchors import concept_words, says_any
-
     unflagged = [image for image in snapshot.images if not image.is_harmful]
     if not config.retain_ambiguous:
         flagged_prompts = [image.prompt for image in snapshot.images if image.is_harmful]

@@ -62,7 +62,7 @@ def flagged_words(store: Store, project: str) -> list[str]:
     Raises:
         ConfigError: There is none.
     """
-    from hfi.erase.anchors import concept_words, words_of
+    from hfi.prompt_words import concept_words, words_of
 
     snapshot, _, _ = load_scored_snapshot(store, require_score_run(store, project))
     prompts: dict[bool, list[str]] = {True: [], False: []}

@@ -289,6 +289,22 @@ def test_a_token_is_mapped_to_what_its_pictures_prompt_becomes() -> None:
         check_concept(dataclasses.replace(concept, picture_prompts=["a gun"]), CONFIG, has_pictures=True)
 
 
+def test_a_token_that_was_learned_in_prompts_is_erased_in_them() -> None:
+    token = ConceptToken("<drawn>", torch.zeros(1, tiny.TEXT_WIDTH))
+    made_with, captions = ["a drawn dog", "a drawn cat", "a cat"], ["a {} dog", "a {} cat", ""]
+    rows, prompts = target_pairs("both", made_with, [token], [0, 0, 0], captions=captions)
+    assert (rows, prompts[:3]) == ([0, 1, 2] * 2, ["a <drawn> dog", "a <drawn> cat", "a <drawn>"])
+    assert prompts[3:] == made_with
+    kept = ["a flat dog", "a flat cat", "a dog"]
+    concept = Concept(prompts[:3], tokens=[token], picture_prompts=made_with, captions=captions, retain_prompts=kept)
+    assert anchor_prompts(concept, changed(anchor="rest")) == ["a dog", "a cat", "a"]
+    assert anchor_prompts(concept, changed(anchor="swap")) == ["a flat dog", "a flat cat", "a cat"]
+    rollout = changed(anchor="swap", latents="rollout")
+    assert anchor_prompts(concept, rollout) == ["a flat dog", "a flat cat", ""], "sampled is what the captions say"
+    with pytest.raises(InvalidInputError, match="1 captions for 3 targets"):
+        check_concept(dataclasses.replace(concept, captions=["a {}"]), CONFIG, has_pictures=True)
+
+
 def test_update_average_hand_worked() -> None:
     average = [torch.tensor([1.0, 2.0])]
     training.update_average_(average, [torch.tensor([3.0, 2.0])], 0.75)

@@ -28,7 +28,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, st
     model = str(tiny.save_pipeline(folder / "model"))
     with Store.open(folder / "store") as store:
         sampler = GenerateConfig(model=model, num_inference_steps=1)
-        stages.run_generate(store, sampler, ["a cat", "a dog"], range(4), "p", QUIET)
+        stages.run_generate(store, sampler, ["a red cat", "a red dog"], range(4), "p", QUIET)
         store.add_annotator("ann")
         for lease in store.claim("p", "ann", 50):
             answer = "yes" if "cat" in lease.prompt else "no"
@@ -101,3 +101,13 @@ def test_a_snapshot_without_a_score_model_is_named(judged: tuple[Store, str]) ->
     known = store.list_runs(kind="score", status="done")[-1].snapshot_hash
     result = stages.run_erase(store, config(model, targets="prompts", seed=3), "p", QUIET, snapshot_hash=known)
     assert result.run.snapshot_hash == known
+
+
+def test_a_token_that_was_learned_in_prompts_is_erased_in_them(judged: tuple[Store, str]) -> None:
+    store, model = judged
+    settings = InvertConfig(model=model, num_train_steps=1, num_concepts=1, batch_size=1, templates="prompts")
+    learned = stages.run_invert(store, settings, "p", QUIET)
+    (token,) = load_concept_tokens(store.artifact_dir(learned.run.id) / "tokens")
+    assert token.card["templates"] == "prompts"
+    result = stages.run_erase(store, config(model, targets="tokens", anchor="rest"), "p", QUIET)
+    assert result.figures["example"] == ["a red <concept>", "a red"]

@@ -306,6 +306,25 @@ def test_robust_finds_a_token_between_rounds_and_erases_it_too(
     assert len(result.losses) == 6 and steps == [(done, 10) for done in range(1, 11)]
 
 
+def test_robust_looks_for_what_is_left_in_the_captions_that_tokens_were_learned_in(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Concept] = []
+    eraser = robust.ERASERS["sdd"]
+
+    def noting(pipeline: Pipeline, concept: Concept, *args: Any, **options: Any) -> Any:
+        seen.append(concept)
+        return eraser(pipeline, concept, *args, **options)
+
+    monkeypatch.setitem(robust.ERASERS, "sdd", noting)
+    config = changed(method="robust", robust_rounds=2, robust_invert_steps=1, num_train_steps=1)
+    captions = ["a {} cat", "", "a {} dog"]
+    result = erase(pipeline, config, captions=captions)
+    assert list(seen[1].prompts[3:]) == ["a <again-1> cat", "a <again-1>", "a <again-1> dog"]
+    assert list(seen[1].captions or []) == captions * 2
+    assert result.tokens[0].card["templates"] == "prompts"
+
+
 def test_robust_inverts_on_the_erased_model_and_not_on_the_original(pipeline: StableDiffusionPipeline) -> None:
     config = changed(method="robust", robust_rounds=2, robust_invert_steps=3, trainable="full", num_train_steps=3)
     (found,) = erase(pipeline, config).tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
@@ -100,11 +101,11 @@ def test_invert_makes_a_fixed_batch_likelier(pipeline: StableDiffusionPipeline) 
 
 
 def fixed_loss(pipeline: StableDiffusionPipeline, images: list[Image.Image], rows: torch.Tensor) -> float:
-    prompts = train._template_prompts(pipeline, ["<concept>"], 1)
+    prompts = train._template_prompts(pipeline, ["<concept>"], 1, ["", ""], torch.zeros(2, dtype=torch.long))
     latents = train.encode_images(pipeline, images)
     generator = torch.Generator().manual_seed(99)
     config = CONFIG.model_copy(update={"batch_size": 32})
-    batch = train._draw_batch(latents, torch.ones(2), torch.zeros(2, dtype=torch.long), config, generator)
+    batch = train._draw_batch(latents, torch.ones(2), torch.zeros(2, dtype=torch.long), ["", ""], config, generator)
     with torch.no_grad():
         return train._cluster_losses(pipeline, rows, prompts, batch, 1).item()
 
@@ -229,10 +230,34 @@ def test_batches_of_either_weighting_have_the_same_expected_loss(weighting: str)
     config = CONFIG.model_copy(update={"weighting": weighting, "batch_size": 20_000})
     numbered = torch.arange(3.0).view(3, 1, 1, 1)  # latents that say which picture they are
     batch = train._draw_batch(
-        numbered, weights, torch.zeros(3, dtype=torch.long), config, torch.Generator().manual_seed(0)
+        numbered, weights, torch.zeros(3, dtype=torch.long), [""] * 3, config, torch.Generator().manual_seed(0)
     )
     found = (losses[batch.latents.flatten().long()] * batch.factors).mean().item()
     assert found == pytest.approx(float((weights * losses).sum() / weights.sum()), rel=0.02)
+
+
+def test_each_picture_is_learned_in_its_own_caption_if_it_has_one(pipeline: StableDiffusionPipeline) -> None:
+    names, clusters, captions = ["<one>", "<two>"], torch.tensor([0, 0, 1]), ["a red {}", "", "{} on a {} dog"]
+    prompts = train._template_prompts(pipeline, names, 1, captions, clusters)
+    config = CONFIG.model_copy(update={"batch_size": 40})
+    numbered = torch.arange(3.0).view(3, 1, 1, 1)  # latents that say which picture they are
+    batch = train._draw_batch(numbered, torch.ones(3), clusters, captions, config, torch.Generator().manual_seed(0))
+    plain = [template.format(name) for name in names for template in train.TEMPLATES]
+    texts = [*plain, "a red <one>", "", "<two> on a <two> dog"]
+    spliced = train.tokenize_spliced(pipeline, texts, {"<one>": range(1), "<two>": range(1, 2)})
+    assert torch.equal(prompts.token_ids, spliced.token_ids) and torch.equal(prompts.row_ids, spliced.row_ids)
+    seen = {row: {texts[i] for i in batch.prompt_ids[batch.latents.flatten() == row].tolist()} for row in range(3)}
+    assert seen == {0: {"a red <one>"}, 1: set(plain[:4]), 2: {"<two> on a <two> dog"}}
+
+
+def test_captions_change_what_is_learned_and_their_choice_is_on_the_card(pipeline: StableDiffusionPipeline) -> None:
+    images = pictures(3)
+    (plain,) = inversion.invert(pipeline, images, [1, 1, 1], CONFIG)
+    (same,) = inversion.invert(pipeline, images, [1, 1, 1], CONFIG, captions=["", "", ""])
+    (own,) = inversion.invert(pipeline, images, [1, 1, 1], CONFIG, captions=["a {} dog", "a cat, {}", ""])
+    assert torch.equal(plain.learned_embeds, same.learned_embeds)
+    assert not torch.equal(plain.learned_embeds, own.learned_embeds)
+    assert [token.card["templates"] for token in (plain, same, own)] == ["plain", "plain", "prompts"]
 
 
 def test_reward_weights_are_positive_ordered_and_blind_to_a_constant() -> None:
@@ -340,6 +365,10 @@ def test_invert_refuses_bad_input(pipeline: StableDiffusionPipeline) -> None:
         inversion.invert_latents(pipeline, torch.full((1, 4, 8, 8), float("nan")), [1], CONFIG)
     with pytest.raises(InvalidInputError, match="positive"):
         inversion.invert(pipeline, pictures(1), [float("nan")], CONFIG)
+    with pytest.raises(InvalidInputError, match="1 pictures and 2 captions"):
+        inversion.invert(pipeline, pictures(1), [1], CONFIG, captions=["a {}", ""])
+    with pytest.raises(InvalidInputError, match=r"'a dog' has no \{\}"):
+        inversion.invert(pipeline, pictures(1), [1], CONFIG, captions=["a dog"])
 
 
 def test_invert_stops_when_the_loss_is_not_finite(pipeline: StableDiffusionPipeline) -> None:
@@ -408,3 +437,31 @@ def test_invert_concept_measures_and_chooses(pipeline: StableDiffusionPipeline, 
     assert all(token.card["reproduction"] == 0.5 for token in result.tokens)
     assert 0 <= result.coverage <= 1 and result.concept_score == 0.5
     assert all(torch.equal(tensor, before[name]) for name, tensor in all_weights(pipeline).items())
+
+
+def test_a_token_may_be_learned_and_previewed_in_its_pictures_prompts(
+    pipeline: StableDiffusionPipeline, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[list[str]] = []
+
+    def noting(pipeline: StableDiffusionPipeline, prompts: list[str], tokens: list[ConceptToken]) -> torch.Tensor:
+        shown.append(prompts)
+        return inversion.encode_prompts_with_tokens(pipeline, prompts, tokens)
+
+    monkeypatch.setattr(import_module("hfi.inversion.coverage"), "encode_prompts_with_tokens", noting)
+
+    def run(prompts: list[str], others: list[str]) -> inversion.InversionResult:
+        config = CONFIG.model_copy(update={"initializer": "", "num_train_steps": 1, "templates": "prompts"})
+        return inversion.invert_concept(
+            pipeline, pictures(len(prompts)), [1.0] * len(prompts), config.model_copy(update={"num_concepts": 1}),
+            load_clip(model_folder, device="cpu"), lambda embeddings: np.ones(len(embeddings)),
+            prompts=prompts, other_prompts=others, preview_seeds=[0, 1, 2],
+            sampler=SamplerConfig(num_inference_steps=1),
+        )  # fmt: skip
+
+    (token,) = run(["a drawn cat", "a dog", "a drawn red dog"] * 3, ["a red cat", "a dog", "a red dog"] * 3).tokens
+    assert token.initializer == "drawn" and token.card["templates"] == "prompts"
+    assert shown == [["a <concept> cat", "a <concept> red dog", "a <concept> cat"]]
+    (token,) = run(["a cat", "a dog"], ["a cat", "a dog"]).tokens
+    assert token.card["templates"] == "plain", "no word tells the concept, so nothing says where the token stands"
+    assert shown[1] == ["a <concept>"] * 3

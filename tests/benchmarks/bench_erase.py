@@ -167,8 +167,8 @@ class Task:
 def run_erase_ours(task: Task) -> dict[str, Any]:
     """The demo's eraser by the flagged pictures' prompts; seconds include finding words, encoding and the banks."""
     from hfi.erase import Concept, erase
-    from hfi.erase.anchors import concept_words, says_any
     from hfi.pipelines import load_pipeline
+    from hfi.prompt_words import concept_words, says_any
     from hfi.recipes import demo_recipe
 
     size, pipeline = task.size, load_pipeline("mini", "cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -105,6 +106,32 @@ def test_people_object_to_what_is_measured(
             evaluate = EvaluateConfig(model=model, suite=suite)
             measure_point(store, "p", 0.1, 0, 0, toy_recipe(model).erase, evaluate, QUIET)
     assert asked == [concept]
+
+
+def test_curve_of_labels_is_the_mean_over_seeds_and_says_where_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rates(before: float, after: float) -> dict[str, dict[str, float]]:
+        return {"before": {"rate": before, "n": 100}, "after": {"rate": after, "n": 100}}
+
+    def measured(store: object, project: str, noise: float, count: int, seed: int, *_: object) -> SimpleNamespace:
+        if (count, seed) == (20, 1):
+            raise NotFoundError("none is flagged")
+        left = {20: 0.6, 50: 0.3}[count] + seed / 10
+        figures = {"removal": rates(0.9, left), "others_accuracy": rates(0.8, 0.75)}
+        return SimpleNamespace(figures=figures, pictures={"before": [], "after": []})
+
+    monkeypatch.setattr("hfi.jobs.curves.measure_point", measured)
+    plan = CurvePlan(("labels",), seeds=(0, 1), labels=(20, 50))
+    with Store.open(tmp_path / "store") as store:
+        (curve,), failures = run_curves(
+            store, "p", tmp_path / "c.md", QUIET, plan=plan, erase=toy_recipe("mini").erase, evaluate=EvaluateConfig()
+        )
+    points = [(point.x, round(point.value, 6), point.num_runs) for point in curve.series["shows the concept"]]
+    assert points == [(20.0, 0.6, 1), (50.0, 0.35, 2)]
+    assert failures == ["labels 20, seed 1: none is flagged"]
+    text = (tmp_path / "c.md").read_text()
+    assert "- The original shows the concept in 90.0 % and draws 80.0 % of the others right." in text
 
 
 def test_copy_pictures_takes_as_many_as_are_judged_and_never_more_than_there_are(tmp_path: Path) -> None:
