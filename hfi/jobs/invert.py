@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 TOKENS_ARTIFACT = "tokens"
 PREVIEWS_PER_TOKEN = 6
 PREVIEW_STEPS = 10
+NO_WORDS = (
+    " No word is common in the flagged prompts and rare in the others, so nothing says where in a prompt the tokens "
+    "stand: they were learned as with --templates plain."
+)
 MIN_WEIGHT = 1e-3  # a flagged picture with a concept score of 0 still counts a little
 
 
@@ -64,6 +68,7 @@ def run_invert(
             concept_score=result.concept_score, coverage=result.coverage,
             covered=round(result.coverage * len(result.used_images)), flagged=len(result.used_images),
             vectors=sum(len(token.learned_embeds) for token in result.tokens), tokens=len(result.tokens),
+            templates=result.tokens[0].card["templates"],
         )  # fmt: skip
         progress.finish(f"{len(result.tokens)} tokens cover {100 * result.coverage:.0f} % of the flagged pictures")
     return StageResult(_summary(work.run), work.run, dict(work.metrics))
@@ -128,10 +133,11 @@ def write_tokens(folder: Path, result: InversionResult, flagged: list[SnapshotIm
 
 def _summary(run: Run) -> str:
     figures = run.metrics
+    is_plain = run.config["config"].get("templates") == "prompts" and figures.get("templates") == "plain"
     return (
         f"{figures['tokens']} concept tokens from {figures['flagged']} flagged pictures: their pictures score "
         f"{figures['concept_score']:.2f}, and they cover {100 * figures['coverage']:.0f} % of the flagged ones."
-    )
+    ) + (NO_WORDS if is_plain else "")
 
 
 def score_run_of(store: Store, project: str, snapshot_hash: str) -> Run:

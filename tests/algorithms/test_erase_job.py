@@ -108,6 +108,21 @@ def test_a_token_that_was_learned_in_prompts_is_erased_in_them(judged: tuple[Sto
     settings = InvertConfig(model=model, num_train_steps=1, num_concepts=1, batch_size=1, templates="prompts")
     learned = stages.run_invert(store, settings, "p", QUIET)
     (token,) = load_concept_tokens(store.artifact_dir(learned.run.id) / "tokens")
-    assert token.card["templates"] == "prompts"
+    assert token.card["templates"] == learned.figures["templates"] == "prompts"
+    assert "learned as with" not in learned.summary
     result = stages.run_erase(store, config(model, targets="tokens", anchor="rest"), "p", QUIET)
     assert result.figures["example"] == ["a red <concept>", "a red"]
+
+
+def test_an_inversion_says_when_no_word_of_the_prompts_tells_where_a_token_stands(
+    judged: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model = judged
+    monkeypatch.setattr("hfi.inversion.auto.concept_words", lambda *_: set())
+    settings = InvertConfig(
+        model=model, num_train_steps=1, num_concepts=1, batch_size=1, templates="prompts", placeholder="<none>"
+    )
+    result = stages.run_invert(store, settings, "p", QUIET)
+    assert "they were learned as with --templates plain" in result.summary
+    again = stages.run_invert(store, settings, "p", QUIET)
+    assert (again.run.id, again.summary) == (result.run.id, result.summary)
