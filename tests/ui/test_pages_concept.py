@@ -63,7 +63,8 @@ def test_a_project_without_anything_says_what_comes_first(store: Store, tmp_path
     create_snapshot(store, "weapons")
     assert len(show_concept(visit(store), "weapons")[0]["choices"]) == 2
     store.create_project("pairs", kind="pair")
-    assert open_concept(visit(store, project="pairs"))[0]["choices"] == ["weapons"]
+    choice = open_concept(visit(store, project="pairs"))[0]
+    assert choice["choices"] == ["weapons", "pairs"] and choice["value"] == "pairs", "people may have compared pictures"
     assert show_what_came(visit(store), None) == show_what_came(visit(store), None)
 
 
@@ -82,12 +83,26 @@ def test_a_score_model_is_shown_with_its_interval_and_its_nearest_pictures(store
     assert "too few prompts were held out" in concept_html(visit(store), "weapons")
 
 
+def test_a_score_model_of_comparisons_says_how_many_it_decides_as_people_did(store: Store) -> None:
+    add_score(store)
+    assert "comparisons" not in concept_html(visit(store), "weapons")
+    add_score(store, comparisons=1313, pair_accuracy={"estimate": 0.77, "low": 0.68, "high": 0.84, "n": 104})
+    html = concept_html(visit(store), "weapons")
+    assert "77 %" in html and "104 held-out comparisons" in html and "it learned from 1,313" in html
+    assert "6 of them in the upper of two groups, which counts as flagged" in html
+
+
 def test_tokens_are_shown_with_what_they_reproduce(store: Store) -> None:
     run = add_tokens(store, add_score(store), 0.81)
     html = concept_html(visit(store), "weapons")
     for words in ("&lt;weapon&gt;", "0.81", "62 %", "0.250 at first, 0.125 after 40 steps", "starting at “knife”"):
         assert words in html
     assert f"/artifact/{run.id}/tokens/weapon/preview-1.png" in html and "refused" not in html
+    assert "in their own prompts" not in html and "of “a &lt;weapon&gt;”" in html
+    card = store.artifact_dir(run.id) / "tokens" / "weapon" / "card.json"
+    card.write_text(json.dumps({"templates": "prompts"}))
+    html = concept_html(visit(store), "weapons")
+    assert "in their own prompts" in html and "of “&lt;weapon&gt;”" in html
     add_score(store)  # of the same judgments, such as one that scored more pictures
     assert "an earlier score model" not in concept_html(visit(store), "weapons")
     add_score(store, seed=1)

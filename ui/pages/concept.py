@@ -41,9 +41,9 @@ NOW = "now"
 NOW_CHOICE = ("What is judged now (it is frozen first)", NOW)
 N_NEAREST = 12
 N_FLAGGED_OF_TOKEN = 6
-JUDGED_KINDS = ("flag", "score")
 SCORE_FIGURES = (
     "auroc", "low", "high", "n", "images", "flagged", "brier", "without_errors", "unjudged", "unjudged_likely",
+    "comparisons", "pair_accuracy",
 )  # fmt: skip
 DISPUTED = GalleryFilter(agreement="not judged", order="most disputed by the model")
 MORE_OF_SCORE = (
@@ -54,7 +54,7 @@ MORE_OF_SCORE = (
 MORE_OF_INVERT = (
     ("initializer", "Words it starts from"), ("top_k", "Pictures used at most"), ("batch_size", "Pictures a step"),
     ("learning_rate", "Learning rate"), ("search", "Search"), ("weighting", "Weighting"), ("stopping", "Stopping"),
-    ("start", "Start"), ("seed", "Seed"), ("device", "Device"),
+    ("start", "Start"), ("templates", "Prompts around it"), ("seed", "Seed"), ("device", "Device"),
 )  # fmt: skip
 
 
@@ -62,7 +62,9 @@ def build_concept(shell: Shell) -> None:
     """The page for those who turn flags into something that a model can be changed with."""
     build_header(shell, "concept")
     with gr.Column(elem_id="main"):
-        build_title("Concept", "From what people flagged to a score model, and on to tokens that stand for it.")
+        build_title(
+            "Concept", "From what people said to a score model, and on to tokens that stand for it."
+        )
         project = build_project_choice()
         with gr.Row(equal_height=False):
             with gr.Column(min_width=300, elem_classes="panel"):
@@ -123,8 +125,8 @@ def _build_more(form: JobForm, fields: tuple[tuple[str, str], ...]) -> None:
 
 def open_concept(visit: Visit) -> tuple[Any, Any]:
     """The project choices; what the address names is chosen."""
-    names, chosen = project_choices(visit, JUDGED_KINDS)
-    empty = fill("nothing.html", sentence="There is no project to flag or score pictures in yet. Set one up first.")
+    names, chosen = project_choices(visit)
+    empty = fill("nothing.html", sentence="There is no project to judge pictures in yet. Set one up first.")
     return gr.update(choices=names, value=chosen or None), gr.skip() if names else empty
 
 
@@ -240,6 +242,7 @@ def _describe_token(visit: Visit, run: Run, card: Mapping[str, Any]) -> dict[str
         "first_loss": figures.get("first_loss"),
         "final_loss": figures.get("final_loss"),
         "num_steps_done": figures.get("num_steps_done"),
+        "is_in_prompts": figures.get("templates") == "prompts",
         "num_flagged": len(card["flagged"]),
         "flagged": card["flagged"][:N_FLAGGED_OF_TOKEN],
         "shown": [f"/artifact/{run.id}/{TOKENS_ARTIFACT}/{card['folder']}/{name}" for name in card["previews"]],
