@@ -98,7 +98,7 @@ class TokenCard:
     placeholder: str
     """Its name, e.g. "<concept-1>"."""
     drawn: tuple[Picture, ...]
-    """Pictures of a prompt that holds only the token."""
+    """Pictures of the token alone, or in prompts of its pictures."""
     flagged: tuple[Picture, ...]
     """Some of the flagged pictures it was learned from."""
     num_flagged: int
@@ -106,9 +106,11 @@ class TokenCard:
     num_vectors: int
     """Its embedding rows."""
     initializer: str
-    """Word or mean it started from."""
+    """Word it started from; empty = the mean of all words."""
     concept_score: float | None = None
     """Mean concept score of its own pictures, 0 to 1."""
+    is_in_prompts: bool = False
+    """Whether it was learned in the flagged pictures' own prompts, and is drawn in them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,7 @@ def write_tokens(folder: Path, result: InversionResult, flagged: list[SnapshotIm
         rows = [row for row, cluster in zip(result.used_images, result.clusters, strict=True) if cluster == position]
         card = {"placeholder": token.placeholder, "initializer": token.initializer, "folder": path.parent.name}
         figures = {"num_vectors": len(token.learned_embeds), "concept_score": token.card["concept_score"]}
+        figures["templates"] = token.card.get("templates", "plain")
         cards.append({**card, **figures, "previews": names, "flagged": [flagged[row].sha256 for row in rows]})
     (folder / "tokens.json").write_text(json.dumps({"tokens": cards}, indent=1), encoding="utf-8")
 

@@ -234,6 +234,7 @@ def _token_cards(store: Store, run: Run) -> tuple[TokenCard, ...]:
                 num_vectors=card["num_vectors"],
                 initializer=card["initializer"],
                 concept_score=card["concept_score"],
+                is_in_prompts=card.get("templates") == "prompts",
             )
         )
     return tuple(made)

@@ -96,6 +96,16 @@ def test_report_says_its_numbers_in_sentences(page: Page) -> None:
     assert "puts the flagged one first in 98 of 100 cases" in text
 
 
+def test_report_says_what_tokens_were_drawn_in() -> None:
+    content = build_content()
+    text = re.sub(r"\s+", " ", Page(render_report(content)).text)
+    assert "for the word alone;" in text and "Together the 3 words stand for 78.9 %" in text
+    one = replace(content.tokens[0], is_in_prompts=True, initializer="")
+    text = re.sub(r"\s+", " ", Page(render_report(replace(content, tokens=(one,)))).text)
+    assert "for the word in flagged pictures' own prompts" in text and "for the word alone" not in text
+    assert "It stands for 78.9 %" in text and "started from the mean of all words." in text
+
+
 def test_report_about_a_style_says_what_its_pictures_show() -> None:
     content = replace(build_content(), concept="pictures in cartoon style", shown="cartoon style")
     text = re.sub(r"\s+", " ", Page(render_report(content)).text)
